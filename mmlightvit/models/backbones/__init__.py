@@ -1,0 +1,4 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+from .lightvit import ARCH_ZOO, LightViT
+
+__all__ = ['ARCH_ZOO', 'LightViT']

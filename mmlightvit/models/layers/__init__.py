@@ -1,0 +1,22 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The layers of LightViT, each its own file. They need torch and nothing else."""
+
+from .attention import AggregatedAttention, VanillaAttention
+from .drop_path import DropPath
+from .ffn import FFN, BiDimensionalAttention
+from .patch_embed import PatchEmbed
+from .patch_merging import ResidualPatchMerging
+from .windows import TokenGrid, window_partition, window_reverse
+
+__all__ = [
+    'FFN',
+    'AggregatedAttention',
+    'BiDimensionalAttention',
+    'DropPath',
+    'PatchEmbed',
+    'ResidualPatchMerging',
+    'TokenGrid',
+    'VanillaAttention',
+    'window_partition',
+    'window_reverse',
+]

@@ -1,0 +1,141 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Self-attention with local-global broadcast (paper section 3.1).
+
+Shape legend: B batch, L image tokens, T global tokens, C channels, N heads, D head width, A tokens of a window.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .windows import TokenGrid
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the position-bias table for each (query, key) pair of a window.
+
+    Row (dy + S - 1) * (2 S - 1) + (dx + S - 1) with (dy, dx) = query position - key position.
+
+    Shape:
+        (S * S, S * S), integers in [0, (2 S - 1) ** 2).
+    """
+    position = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij')).flatten(1)
+    dy, dx = position[:, :, None] - position[:, None, :] + window - 1
+    return dy * (2 * window - 1) + dx
+
+
+class AggregatedAttention(nn.Module):
+    r"""Local window attention plus global aggregation and broadcast.
+
+    .. math::
+        X_{local} &= Attention(X_q, X_k, X_v)  \text{ within each window}   \quad (1) \\
+        \hat G &= Attention(G_q, X_k, X_v)  \text{ over the whole image}    \quad (2) \\
+        X_{global} &= Attention(X_q, \hat G_k, \hat G_v)                      \quad (3) \\
+        X_{new} &= X_{local} + X_{global}                                   \quad (4)
+
+    X are the image tokens, G the global tokens. One ``qkv`` projection serves both; of the global tokens only the
+    query is needed. ``kv_global`` maps the aggregated tokens to the keys and values that are broadcast.
+
+    Args:
+        channels: Channels C; a multiple of ``num_heads``.
+        num_heads: Attention heads N.
+        window: Window side S, in tokens.
+        has_global_tokens: Whether global tokens exist. Without them Eq. 1 is all that is left.
+
+    Shape:
+        ``forward(x, grid)``: x (B, L + T, C), image tokens first, in the order of ``grid`` -> the same shape.
+
+    Source: paper section 3.1, Eq. 1-4, Figures 2a and 6.
+    Departs: the paper's equations leave out the scale D ** -0.5 and the relative position bias of Eq. 1, which the
+    published model has. A grid that is no multiple of the window is zero-padded before ``qkv``: padded keys take
+    part in Eq. 1, as published, and never in Eq. 2.
+    """
+
+    def __init__(self, channels: int, num_heads: int, window: int, has_global_tokens: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.kv_global = nn.Linear(channels, 2 * channels) if has_global_tokens else None
+        self.proj = nn.Linear(channels, channels)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.relative_position_index: Tensor
+        self.register_buffer('relative_position_index', relative_position_index(window), persistent=False)
+
+    def position_bias(self, dtype: torch.dtype) -> Tensor:
+        """The bias of Eq. 1 as (1, N, A, A)."""
+        A = self.window**2
+        bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
+        return bias.view(1, A, A, self.num_heads).permute(0, 3, 1, 2).contiguous().to(dtype)
+
+    def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:
+        """Attend.
+
+        Args:
+            x: Normed tokens (B, L + T, C), image tokens first.
+            grid: Size and order of the image tokens.
+            keep_global: Whether to put out the global tokens too; they take part either way.
+
+        Returns:
+            (B, L + T, C), or (B, L, C) without the global tokens.
+        """
+        image, tokens = x[:, : grid.num_tokens], x[:, grid.num_tokens :]
+        qkv = self.qkv(grid.to_windows(image))
+        local = _attend(*_heads(qkv, 3, self.num_heads), mask=self.position_bias(qkv.dtype))
+        if self.kv_global is None:
+            return self.proj(grid.from_windows(_merge_heads(local)))
+
+        q, k, v = _heads(qkv.view(x.shape[0], -1, qkv.shape[-1]), 3, self.num_heads)
+        (q_global,) = _heads(self._query(tokens), 1, self.num_heads)
+        aggregated = _merge_heads(_attend(q_global, k, v, mask=grid.real_keys))
+        broadcast = _merge_heads(_attend(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
+        image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
+        return self.proj(torch.cat([image, aggregated], dim=1) if keep_global else image)
+
+    def _query(self, tokens: Tensor) -> Tensor:
+        """The query rows of ``qkv`` alone: keys and values of the global tokens are never used."""
+        C = tokens.shape[-1]
+        return F.linear(tokens, self.qkv.weight[:C], self.qkv.bias[:C])
+
+
+class VanillaAttention(nn.Module):
+    """Multi-head self-attention over all image tokens, without position bias: ViT's.
+
+    Args:
+        channels: Channels C; a multiple of ``num_heads``.
+        num_heads: Attention heads N.
+
+    Shape:
+        (B, L, C) -> (B, L, C)
+
+    Source: paper section 5.3, first row of Table 5.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:
+        """``grid`` and ``keep_global`` are those of :class:`AggregatedAttention`; there is nothing to cut or drop."""
+        return self.proj(_merge_heads(_attend(*_heads(self.qkv(x), 3, self.num_heads))))
+
+
+def _heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """(B, L, parts * C) -> ``parts`` strided views (B, N, L, D), no copy."""
+    B, L, width = x.shape
+    return x.view(B, L, parts, num_heads, width // (parts * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _merge_heads(x: Tensor) -> Tensor:
+    """(B, N, L, D) -> (B, L, C)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """SoftMax(q k^T / sqrt(D) + mask) v; a boolean mask is true at the keys to attend to."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

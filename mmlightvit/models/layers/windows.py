@@ -1,0 +1,126 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Windows: how the image tokens of a stage lie in memory.
+
+Every operator of a LightViT block is row-wise or indifferent to the order of the tokens, except the window
+attention, and windows are never shifted. So where the grid is a multiple of the window, a stage puts its
+tokens into window order once and takes them out once. Other grids stay in raster order, because padding the
+residual stream would make every layer pay for tokens that are not there.
+
+Shape legend: B batch, H W grid height and width, S window side, L image tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def window_partition(x_BHWC: Tensor, size: int) -> Tensor:
+    """Cut a grid into non-overlapping windows.
+
+    Args:
+        x_BHWC: Token grid; height and width are multiples of ``size``.
+        size: Window side S, in tokens.
+
+    Shape:
+        (B, H, W, C) -> (B * H/S * W/S, S * S, C), windows and tokens in raster order.
+    """
+    B, H, W, C = x_BHWC.shape
+    x = x_BHWC.view(B, H // size, size, W // size, size, C)
+    return x.transpose(2, 3).reshape(-1, size * size, C)
+
+
+def window_reverse(windows: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Put windows back into a grid: the inverse of :func:`window_partition`.
+
+    Shape:
+        (B * H/S * W/S, S * S, C), or any shape with the same elements -> (B, H, W, C).
+    """
+    C = windows.shape[-1]
+    x = windows.reshape(-1, height // size, width // size, size, size, C)
+    return x.transpose(2, 3).reshape(-1, height, width, C)
+
+
+class TokenGrid(NamedTuple):
+    """The image tokens of one stage: the size of the grid and their order in memory.
+
+    Attributes:
+        height: Rows of the grid, in tokens.
+        width: Columns of the grid, in tokens.
+        window: Window side S, or None for attention over the whole grid.
+        in_windows: Whether tokens are stored window by window; in raster order otherwise.
+        real_keys: For a grid that has to be padded to whole windows, (1, 1, 1, padded length) booleans in window
+            order, true where a token is real; None where no padding is needed.
+    """
+
+    height: int
+    width: int
+    window: int | None
+    in_windows: bool
+    real_keys: Tensor | None
+
+    @classmethod
+    def of(cls, x_BHWC: Tensor, window: int | None) -> TokenGrid:
+        """The grid of a feature map; the module docstring says when it is kept in windows."""
+        _, height, width, _ = x_BHWC.shape
+        if window is None:
+            return cls(height, width, None, False, None)
+        # A traced branch on the remainder would freeze to the example's size, so an export always pads.
+        if not torch.compiler.is_exporting() and height % window == 0 and width % window == 0:
+            return cls(height, width, window, True, None)
+        ones = x_BHWC.new_ones((1, height, width, 1), dtype=torch.bool)
+        real_keys = window_partition(_pad(ones, window), window).view(1, 1, 1, -1)
+        return cls(height, width, window, False, real_keys)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of real image tokens, L = H * W."""
+        return self.height * self.width
+
+    def flatten(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, L, C) in the order of this grid."""
+        if self.in_windows:
+            assert self.window is not None
+            x_BHWC = window_partition(x_BHWC, self.window)
+        return x_BHWC.reshape(-1, self.num_tokens, x_BHWC.shape[-1])
+
+    def unflatten(self, x_BLC: Tensor) -> Tensor:
+        """(B, L, C) in the order of this grid -> (B, H, W, C)."""
+        if self.in_windows:
+            assert self.window is not None
+            return window_reverse(x_BLC, self.height, self.width, self.window)
+        return x_BLC.reshape(-1, self.height, self.width, x_BLC.shape[-1])
+
+    def to_windows(self, x_BLC: Tensor) -> Tensor:
+        """(B, L, C) -> (B * windows, S * S, C), zero-padded to the right and at the bottom where needed."""
+        assert self.window is not None
+        if self.in_windows:
+            return x_BLC.reshape(-1, self.window**2, x_BLC.shape[-1])
+        x_BHWC = x_BLC.reshape(-1, self.height, self.width, x_BLC.shape[-1])
+        return window_partition(_pad(x_BHWC, self.window), self.window)
+
+    def from_windows(self, windows: Tensor) -> Tensor:
+        """(B * windows, S * S, C) -> (B, L, C), padded tokens dropped: the inverse of :meth:`to_windows`."""
+        assert self.window is not None
+        C = windows.shape[-1]
+        if self.in_windows:
+            return windows.reshape(-1, self.num_tokens, C)
+        height, width = _round_up(self.height, self.window), _round_up(self.width, self.window)
+        x_BHWC = window_reverse(windows, height, width, self.window)
+        return x_BHWC[:, : self.height, : self.width].reshape(-1, self.num_tokens, C)
+
+
+def _round_up(length: int, multiple: int) -> int:
+    # Not -(-length // multiple): ONNX's integer division truncates.
+    return (length + multiple - 1) // multiple * multiple
+
+
+def _pad(x_BHWC: Tensor, multiple: int) -> Tensor:
+    """Zero-pad right and bottom to whole windows."""
+    _, height, width, _ = x_BHWC.shape
+    right = _round_up(width, multiple) - width
+    bottom = _round_up(height, multiple) - height
+    return F.pad(x_BHWC, (0, 0, 0, right, 0, bottom)).contiguous()
