@@ -1,0 +1,31 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Errors that are the user's to mend, and how a tool reports them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Something outside the code is wrong: a path, a file, a setting. The message says what, and what to do."""
+
+
+def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], None]:
+    """Turn a tool's ``main`` into an entry point: a :class:`UserError` becomes one line and exit code 1.
+
+    Args:
+        main: The tool; returns its exit code, or None for 0.
+    """
+
+    @functools.wraps(main)
+    def entry() -> None:
+        try:
+            code = main()
+        except UserError as error:
+            print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+            code = 1
+        sys.exit(code or 0)
+
+    return entry

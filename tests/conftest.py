@@ -1,0 +1,32 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Fixtures that more than one test module needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before torch is imported: many small tests on few cores are fastest with one thread.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # tests import `oracles`
+
+
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """Golden outputs and real images beside the checkout; tests that need them skip without."""
+    path = ROOT.parent / 'shared'
+    if not path.is_dir():
+        pytest.skip(f'needs the golden outputs and images in {path}, which are not there')
+    return path
