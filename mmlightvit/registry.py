@@ -28,10 +28,6 @@ HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope=SCOPE, locations=['mmli
 OPTIM_WRAPPERS = _root.Registry(
     'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmlightvit.engine']
 )
-DATA_SAMPLERS = _root.Registry(
-    'data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=['mmlightvit.engine']
-)
+DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=['mmlightvit.engine'])
 DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=['mmlightvit.datasets'])
-TRANSFORMS = _root.Registry(
-    'transform', parent=_root.TRANSFORMS, scope=SCOPE, locations=['mmlightvit.datasets']
-)
+TRANSFORMS = _root.Registry('transform', parent=_root.TRANSFORMS, scope=SCOPE, locations=['mmlightvit.datasets'])

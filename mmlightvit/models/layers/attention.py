@@ -84,7 +84,8 @@ class AggregatedAttention(nn.Module):
         """
         image, tokens = x[:, : grid.num_tokens], x[:, grid.num_tokens :]
         qkv = self.qkv(grid.to_windows(image))
-        local = _attend(*_heads(qkv, 3, self.num_heads), mask=self.position_bias(qkv.dtype))
+        q, k, v = _heads(qkv, 3, self.num_heads)
+        local = _attend(q, k, v, mask=self.position_bias(qkv.dtype))
         if self.kv_global is None:
             return self.proj(grid.from_windows(_merge_heads(local)))
 

@@ -110,7 +110,7 @@ class LightViTFPN(BaseModule):
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode='nearest')
         outs = [conv(x) for conv, x in zip(self.fpn_convs, merged)]
-        coarsest = {'input': inputs[-1], 'lateral': merged[-1], 'output': outs[-1]}
+        coarsest = {'input': inputs[-1], 'lateral': merged[-1], 'output': outs[-1], None: outs[-1]}[self.extra_convs_on]
 
         finer = merged[0]
         for upsample, conv in zip(self.transposed_convs, self.transposed_fpn_convs):
@@ -120,6 +120,6 @@ class LightViTFPN(BaseModule):
             for _ in range(self.num_extra):
                 outs.append(F.max_pool2d(outs[-1], 1, stride=2))
         for i, conv in enumerate(self.extra_convs):
-            x = coarsest[self.extra_convs_on] if i == 0 else outs[-1]
+            x = coarsest if i == 0 else outs[-1]
             outs.append(conv(F.relu(x) if i and self.relu_before_extra_convs else x))
         return tuple(outs)
