@@ -10,3 +10,4 @@ default_hooks = dict(
 env_cfg = dict(cudnn_benchmark=True)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+tta_model = dict(type='SegTTAModel')

@@ -244,7 +244,7 @@ class LightViT(BaseModule):
         has_tokens = num_global_tokens > 0
         num_blocks = settings['num_blocks']
         total_blocks = sum(num_blocks)
-        drop_rates = torch.linspace(0, drop_path_rate, total_blocks).tolist()
+        drop_rates = torch.linspace(0, drop_path_rate, total_blocks, device='cpu').tolist()
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims[0], settings['patch_stride'], overlapping_patches)
         self.global_token = nn.Parameter(torch.zeros(1, num_global_tokens, self.embed_dims[0])) if has_tokens else None
         self.stages = nn.ModuleList()

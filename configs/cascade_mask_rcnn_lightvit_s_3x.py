@@ -1,0 +1,18 @@
+# Cascade Mask R-CNN, LightViT-S, 3x, in Swin's recipe: heads of 4 convolutions and 1 linear layer with SyncBN and
+# GIoU loss, AdamW, rate 1e-4, decay 0.05, 36 epochs of 16 images, multi-scale training.
+# Train: tools/dist_train.sh configs/cascade_mask_rcnn_lightvit_s_3x.py 8
+# Published: none. For orientation, box / mask AP of Cascade Mask R-CNN 3x: Swin-T 50.5 / 43.7.
+# Measured: not run.
+# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# --cfg-options model.backbone.init_cfg.checkpoint=PATH
+_base_ = './cascade_mask_rcnn_lightvit_t_3x.py'
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(
+            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_small_80.9.ckpt',
+        ),
+    ),
+    neck=dict(in_channels=[96, 192, 384]),
+)

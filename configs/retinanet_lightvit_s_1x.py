@@ -1,0 +1,17 @@
+# RetinaNet, LightViT-S, 1x, in mmdet's recipe for PVT: AdamW, rate and decay 1e-4, 12 epochs of 16 images.
+# Train: tools/dist_train.sh configs/retinanet_lightvit_s_1x.py 8
+# Published: none. For orientation, box AP of RetinaNet 1x: PVT-T 36.7, PVT-S 40.4, PVTv2-B0 37.2, PVTv2-B1 41.2.
+# Measured: not run.
+# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# --cfg-options model.backbone.init_cfg.checkpoint=PATH
+_base_ = './retinanet_lightvit_t_1x.py'
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(
+            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_small_80.9.ckpt',
+        ),
+    ),
+    neck=dict(in_channels=[96, 192, 384]),
+)

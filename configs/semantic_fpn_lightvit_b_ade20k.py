@@ -1,0 +1,18 @@
+# Semantic FPN, LightViT-B, ADE20K, in PVT's recipe: 40k iterations of 32 images, AdamW, poly rate.
+# Train: tools/dist_train.sh configs/semantic_fpn_lightvit_b_ade20k.py 8
+# Published: none. For orientation, mIoU of Semantic FPN: PVT-T 35.7, PVT-S 39.8, PVTv2-B0 37.2, PVTv2-B1 42.5.
+# Measured: not run.
+# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# --cfg-options model.backbone.init_cfg.checkpoint=PATH
+_base_ = './semantic_fpn_lightvit_t_ade20k.py'
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_base_82.1.ckpt',
+        ),
+    ),
+    neck=dict(in_channels=[128, 256, 512]),
+)

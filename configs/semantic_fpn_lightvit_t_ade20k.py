@@ -1,0 +1,38 @@
+# Semantic FPN, LightViT-T, ADE20K, in PVT's recipe: 40k iterations of 32 images, AdamW, poly rate.
+# Train: tools/dist_train.sh configs/semantic_fpn_lightvit_t_ade20k.py 8
+# Published: none. For orientation, mIoU of Semantic FPN: PVT-T 35.7, PVT-S 39.8, PVTv2-B0 37.2, PVTv2-B1 42.5.
+# Measured: not run.
+# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# --cfg-options model.backbone.init_cfg.checkpoint=PATH
+_base_ = [
+    __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/fpn_r50.py',
+    './_base_/ade20k.py',
+    './_base_/ade20k_40k.py',
+    './_base_/segmentation.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='mmlightvit.LightViT',
+        arch='tiny',
+        drop_path_rate=0.1,
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
+        ),
+    ),
+    neck=dict(
+        _delete_=True,
+        type='mmlightvit.LightViTFPN',
+        in_channels=[64, 128, 256],
+        out_channels=256,
+        num_outs=4,
+        num_transposed=1,
+    ),
+    decode_head=dict(num_classes=150),
+)
+train_dataloader = dict(batch_size=4)

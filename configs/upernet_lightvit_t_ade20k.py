@@ -1,0 +1,31 @@
+# UPerNet, LightViT-T, ADE20K, in Swin's recipe: 160k iterations of 16 images, AdamW, linear decay after warm-up.
+# Train: tools/dist_train.sh configs/upernet_lightvit_t_ade20k.py 8
+# Published: none. For orientation, mIoU of UPerNet: Swin-T 44.5. Measured: not run.
+# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# --cfg-options model.backbone.init_cfg.checkpoint=PATH
+_base_ = [
+    __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/upernet_swin.py',
+    './_base_/ade20k.py',
+    './_base_/ade20k_160k.py',
+    './_base_/segmentation.py',
+]
+
+# UPerHead is a pyramid itself, so that it takes the three stages as they come and decides at stride 8. A fourth level
+# in front of it (LightViTFPN) would put one pyramid on another and make the head's widest convolution 4 times as dear.
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(
+        _delete_=True,
+        type='mmlightvit.LightViT',
+        arch='tiny',
+        drop_path_rate=0.1,
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
+        ),
+    ),
+    decode_head=dict(in_channels=[64, 128, 256], in_index=[0, 1, 2], num_classes=150),
+    auxiliary_head=dict(in_channels=128, in_index=1, num_classes=150),
+)
+train_dataloader = dict(batch_size=2)
