@@ -1,0 +1,22 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Train a model of any task.
+
+Example: ``python tools/train.py configs/mask_rcnn_lightvit_t_1x.py``; see ``--help`` and docs/training.md.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmlightvit.engine.entry import train, train_parser
+from mmlightvit.errors import exit_on_user_error
+
+
+@exit_on_user_error
+def main() -> None:
+    train(train_parser().parse_args())
+
+
+if __name__ == '__main__':
+    main()
