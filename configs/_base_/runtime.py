@@ -13,6 +13,8 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
+# Works with GPUs and, where none is visible, with gloo on the CPU.
+model_wrapper_cfg = dict(type='mmlightvit.DistributedDataParallel')
 randomness = dict(seed=None, deterministic=False)
 
 log_level = 'INFO'

@@ -25,12 +25,12 @@ EXAMPLE = {
     'train': 'tools/dist_train.sh configs/mask_rcnn_lightvit_t_1x.py 8 --amp',
     'test': 'tools/dist_test.sh configs/mask_rcnn_lightvit_t_1x.py work_dirs/run/epoch_12.pth 8',
 }
-NOTE = """GPUS is the number of processes on this machine, one GPU each; where no GPU is visible, that many CPU processes.
+NOTE = """GPUS is the number of processes on this machine, one GPU each; without a visible GPU they run on the CPU.
 Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT for several machines, CUDA_VISIBLE_DEVICES, PYTHON."""
 
 
 @exit_on_user_error
-def main() -> int | None:
+def main() -> int:
     what, *arguments = sys.argv[1:]
     if not arguments or arguments[0] in ('-h', '--help'):
         print(f'usage: {USAGE[what]}\n\nexample: {EXAMPLE[what]}\n\n{NOTE}')
@@ -56,11 +56,10 @@ def main() -> int | None:
         entry.prepare_testing(entry.test_parser().parse_args(forwarded))
     if not gpus:
         threads = plan.environment['OMP_NUM_THREADS']
-        print(
-            f'no GPU is visible: {count} CPU processes with {threads} threads each (gloo)', file=sys.stderr, flush=True
-        )
+        notice = f'no GPU is visible: {count} CPU processes, {threads} thread(s) each'
+        print(notice, file=sys.stderr, flush=True)
     os.environ.update(plan.environment)
-    os.execv(plan.command[0], plan.command)
+    return os.execv(plan.command[0], plan.command)
 
 
 if __name__ == '__main__':

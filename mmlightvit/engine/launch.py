@@ -38,7 +38,7 @@ _SECONDS_FOR_THE_FIRST_TO_SPEAK = 5.0
 
 def local_rank(launcher: str) -> int:
     """The process's number on its machine, before any process group exists; 0 without a launcher."""
-    return int(os.environ.get(_RANK_VARIABLES[launcher][1], 0)) if launcher in _RANK_VARIABLES else 0
+    return int(os.environ.get(_RANK_VARIABLES[launcher][1], '0')) if launcher in _RANK_VARIABLES else 0
 
 
 def uses_accelerator() -> bool:
@@ -74,8 +74,7 @@ def init_distributed(launcher: str, dist_cfg: Mapping | None = None, mp_cfg: Map
         return
     _export_rendezvous(launcher)
     timeout = options.get('timeout')
-    more = {} if timeout is None else {'timeout': datetime.timedelta(seconds=timeout)}
-    dist.init_process_group('gloo', **more)
+    dist.init_process_group('gloo', timeout=None if timeout is None else datetime.timedelta(seconds=timeout))
 
 
 def _export_rendezvous(launcher: str) -> None:
