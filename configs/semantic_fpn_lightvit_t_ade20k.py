@@ -35,4 +35,14 @@ model = dict(
     ),
     decode_head=dict(num_classes=150),
 )
+# PVT's recipe tests at multiples of 32, where the grids of all levels cover the image exactly.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='ResizeToMultiple', size_divisor=32),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
 train_dataloader = dict(batch_size=4)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

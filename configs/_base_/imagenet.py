@@ -1,6 +1,6 @@
-# ImageNet-1k of mmpretrain for 8 GPUs with 128 images each. RandAugment draws 2 of mmpretrain's timm-style policies with
-# magnitude 9; the published code has a list of 19 operations of its own. Table 2's color jitter 0.3 is not there: the
-# published code applies it only without RandAugment.
+# ImageNet-1k of mmpretrain for 8 GPUs with 128 images each. RandAugment draws 2 of mmpretrain's timm-style policies
+# with magnitude 9; the published code has a list of 19 operations of its own. Table 2's color jitter 0.3 is left out:
+# the published code applies it only without RandAugment.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
 train_dataloader = dict(batch_size=128, drop_last=True)

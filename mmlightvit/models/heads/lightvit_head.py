@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
@@ -21,12 +19,15 @@ class LightViTHead(ClsHead):
         in_channels: Channels C of the last stage.
         hidden_channels: Width of the projection in front of the mean.
         loss: Loss config, mmpretrain style.
-        topk: The k of each top-k accuracy.
+        topk: The k of each top-k accuracy that ``cal_acc`` logs.
+        cal_acc: Log the accuracy while training; needs plain labels, that is, no mixup or cutmix.
         init_cfg: mmengine style; by default linear layers truncated normal with standard deviation 0.02.
-        **kwargs: Those of mmpretrain's ``ClsHead`` (``cal_acc``).
 
     Shape:
         a tuple whose last entry is the backbone's raw tokens (B, T + L, C) -> scores (B, num_classes)
+
+    Raises:
+        ValueError: ``num_classes`` is below 1.
 
     Source: the published classifier; the paper does not describe its head.
     """
@@ -37,17 +38,17 @@ class LightViTHead(ClsHead):
         in_channels: int,
         hidden_channels: int = 1280,
         loss: dict | None = None,
-        topk: int | tuple[int, ...] = (1,),
+        topk: tuple[int, ...] = (1,),
+        cal_acc: bool = False,
         init_cfg: dict | list[dict] | None = None,
-        **kwargs: Any,
     ) -> None:
         if num_classes < 1:
             raise ValueError(f'num_classes: expected an integer >= 1, got {num_classes}')
         super().__init__(
             loss=loss or dict(type='CrossEntropyLoss', loss_weight=1.0),
             topk=topk,
+            cal_acc=cal_acc,
             init_cfg=init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02),
-            **kwargs,
         )
         self.num_classes = num_classes
         self.norm = nn.LayerNorm(in_channels, eps=1e-6)
