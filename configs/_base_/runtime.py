@@ -5,6 +5,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Names and counts bad files; more than this share of them stops training. See docs/data.md.
+    data_guard=dict(type='mmlightvit.DataGuardHook', max_bad_share=0.05),
 )
 custom_hooks = []
 
