@@ -626,9 +626,8 @@ def _model_problems(cfg: Config, dataset: Any, checked: dict[str, str]) -> Itera
     if classes and len(checked) == 1:
         for part in ('model', 'data_preprocessor'):
             for key, number in _class_numbers(cfg.get(part) or {}, part):
-                if number == classes:
-                    continue
-                yield f'{key} is {number}, but the data set has {classes} classes'
+                if number != classes:
+                    yield f'{key} is {number}, but the data set has {classes} classes'
 
 
 def _class_numbers(value: Any, key: str) -> Iterator[tuple[str, int]]:

@@ -224,6 +224,8 @@ class DatasetGuard:
 
     def prepare_data(self, idx: int) -> Any:
         """The sample at ``idx``; in training the next good one in its place, which depends on nothing else."""
+        import cv2
+
         self.wrap()
         total = len(self.dataset)
         for index in ((idx + step) % total for step in range(total)):
@@ -231,7 +233,7 @@ class DatasetGuard:
                 continue
             try:
                 return type(self.dataset).prepare_data(self.dataset, index)
-            except BadSample as error:
+            except (BadSample, cv2.error) as error:  # OpenCV's, where a shape is too odd to be transformed
                 if self.testing:
                     raise BadDataError(f'{self.split} data: {self.name(index)}: {error}') from error
                 self.states[index] = _BAD
@@ -259,7 +261,9 @@ class DatasetGuard:
                     results = transform(results)
         except BadSample as error:
             return f'{name}: {error}'
-        notes = results.get('guard_notes') or ['it could not be read when it was needed, and can be now']
+        notes = results.get('guard_notes') or [
+            'it could not be read or transformed when it was needed, and can be read now'
+        ]
         return f'{name}: {", ".join(dict.fromkeys(notes))}'
 
     def refuse_climbing(self, path: str, root: str) -> None:
