@@ -1,4 +1,8 @@
 # The runtime of every task; detection.py, classification.py and segmentation.py beside this file add what a task needs.
+# Puts safe and exactly resumable parts in the place of MMEngine's loops, checkpoint hook and optimizer wrappers; they
+# take the same arguments. See docs/reliability.md.
+runner_type = 'mmlightvit.Runner'
+
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),

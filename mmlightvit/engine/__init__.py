@@ -4,6 +4,29 @@
 Importing the package registers its parts; ``python -m mmlightvit.engine`` is what the ``tools/dist_*.sh`` scripts run.
 """
 
+from ..checkpoint import secure_loading
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from .nonfinite import NonFiniteError, NonFiniteGuard, OptimWrapper
+from .runner import Runner
+from .samplers import DrawSampler, ResumableBatchSampler
+from .saving import CheckpointHook, atomic_save, find_newest, verify
 from .wrappers import AmpOptimWrapper, DistributedDataParallel
 
-__all__ = ['AmpOptimWrapper', 'DistributedDataParallel']
+secure_loading()
+
+__all__ = [
+    'AmpOptimWrapper',
+    'CheckpointHook',
+    'DistributedDataParallel',
+    'DrawSampler',
+    'EpochBasedTrainLoop',
+    'IterBasedTrainLoop',
+    'NonFiniteError',
+    'NonFiniteGuard',
+    'OptimWrapper',
+    'ResumableBatchSampler',
+    'Runner',
+    'atomic_save',
+    'find_newest',
+    'verify',
+]

@@ -11,6 +11,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
+from .bfloat16 import complete_bfloat16
+from .nonfinite import NonFiniteGuard
 
 # torch.amp has the scaler since 2.3, where the older name began to warn.
 _GradScaler = torch.amp.GradScaler if hasattr(torch.amp, 'GradScaler') else torch.cuda.amp.GradScaler
@@ -55,13 +57,15 @@ class DistributedDataParallel(MMDistributedDataParallel):
 
 
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(_AmpOptimWrapper):
+class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
     """Mixed precision: float16 with loss scaling on a GPU, bfloat16 without it on the CPU.
 
     Args:
         dtype: ``'float16'``, ``'bfloat16'``, or None for the device's own: float16 on a GPU, bfloat16 on the CPU.
         loss_scale: As in MMEngine: ``'dynamic'``, a number, or arguments of ``GradScaler``. Used with float16 only;
             bfloat16 has float32's range.
+        max_skipped: The run stops at this many steps in a row whose loss or gradient is not finite; such steps are
+            skipped.
         **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`: ``optimizer``, ``clip_grad``,
             ``accumulative_counts``.
 
@@ -69,7 +73,13 @@ class AmpOptimWrapper(_AmpOptimWrapper):
         ValueError: ``dtype`` is neither, or float16 on the CPU.
     """
 
-    def __init__(self, dtype: str | None = None, loss_scale: str | float | dict = 'dynamic', **kwargs) -> None:
+    def __init__(
+        self,
+        dtype: str | None = None,
+        loss_scale: str | float | dict = 'dynamic',
+        max_skipped: int = 10,
+        **kwargs,
+    ) -> None:
         on_cpu = get_device() == 'cpu'
         if dtype is None:
             dtype = 'bfloat16' if on_cpu else 'float16'
@@ -78,13 +88,15 @@ class AmpOptimWrapper(_AmpOptimWrapper):
         if on_cpu and dtype == 'float16':
             raise ValueError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
         if dtype == 'float16':
-            super().__init__(dtype=dtype, loss_scale=loss_scale, **kwargs)
+            super().__init__(dtype=dtype, loss_scale=loss_scale, max_skipped=max_skipped, **kwargs)
             return
         # The parent's constructor asks for a GPU, for the sake of its loss scaler; bfloat16 needs no scaling.
+        self.init_guard(max_skipped)
         OptimWrapper.__init__(self, **kwargs)
         self._scale_update_param = None
         self.loss_scaler = _GradScaler(enabled=False)
         self.cast_dtype = torch.bfloat16
+        complete_bfloat16()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's state; a run in bfloat16 has no loss scale to hand on to one in float16."""

@@ -1,0 +1,162 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and SIGTERM end a run between two iterations, with a checkpoint; one run at a time in a work directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..errors import UserError
+
+#: Seconds after the signal in which an iteration has to end if there are other ranks, one of which may be dead.
+#: Below torchrun's 30, after which it kills.
+GRACE_SECONDS = 20.0
+LOCK_NAME = '.lock'
+
+_signal: int | None = None
+_timer: threading.Timer | None = None
+
+
+class Stopped(SystemExit):
+    """The run ended on a signal after saving; the exit code is the shell's for it, 130 or 143."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class ValidationStopped(Exception):
+    """Leaves the validation loop when a stop is asked for."""
+
+
+def requested() -> int | None:
+    """The signal that asked this process to stop, if one did."""
+    return _signal
+
+
+def reached_boundary() -> None:
+    """Say that the iteration has ended in time: the run is not cut off any more."""
+    if _timer is not None:
+        _timer.cancel()
+
+
+@contextmanager
+def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into requests, for the time of a ``with`` block in the main thread.
+
+    A second Ctrl-C interrupts at once. With several ranks, one that does not get to the end of its iteration (it may
+    wait for a dead one) leaves after ``grace`` seconds, without saving.
+
+    Args:
+        world_size: Number of ranks.
+        grace: Seconds.
+    """
+    global _signal  # noqa: PLW0603 - a signal belongs to the process
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        global _signal, _timer  # noqa: PLW0603
+        if os.getpid() != owner:  # forked, and about to say itself what it does with signals
+            return
+        if _signal is not None:
+            if number == signal.SIGINT and _signal == signal.SIGINT:
+                signal.default_int_handler(number, frame)
+            return
+        _signal = number
+        name = signal.Signals(number).name
+        again = '; press Ctrl-C again to stop at once' if number == signal.SIGINT else ''
+        # Not through logging or print, in the middle of which the signal may have come.
+        os.write(2, f'{name}: saving a checkpoint at the end of this iteration{again}\n'.encode())
+        if world_size > 1:
+            _timer = threading.Timer(grace, _leave, (number, grace))
+            _timer.daemon = True
+            _timer.start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        reached_boundary()
+        _signal = None
+
+
+def _leave(number: int, grace: float) -> None:
+    os.write(2, f'the iteration did not end within {grace:.0f} s of the signal: leaving without saving\n'.encode())
+    os._exit(128 + number)
+
+
+def init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
+    """Start of a data loader's worker: the main process decides when it ends.
+
+    Ctrl-C, and the signals of batch systems, go to all processes of a group; a worker that obeyed would fail the
+    iteration that is being finished. A worker whose main process dies ends by itself within seconds.
+
+    Args:
+        inner: The configured ``worker_init_fn``.
+        worker_id: Number of the worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if inner is not None:
+        inner(worker_id)
+
+
+class WorkDirLock:
+    """Allows one run at a time in a work directory.
+
+    The kernel holds the lock for the process and drops it when the process ends, however that happens. It is not
+    inherited by forked workers.
+
+    Args:
+        work_dir: An existing directory.
+    """
+
+    def __init__(self, work_dir: str | os.PathLike) -> None:
+        self.path = Path(work_dir) / LOCK_NAME
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            UserError: Another process has it, or the directory cannot be written to.
+        """
+        if sys.platform == 'win32':
+            return
+        import fcntl
+
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f'cannot write to the work directory {self.path.parent}: {error.strerror}') from error
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 200).decode(errors='replace').strip() or 'another process'
+            os.close(descriptor)
+            raise UserError(
+                f'{self.path.parent} is in use by {holder}; wait for that run to end, stop it, or choose another '
+                '--work-dir'
+            ) from error
+        os.ftruncate(descriptor, 0)
+        started = time.strftime('%Y-%m-%d %H:%M:%S')
+        os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()} since {started}\n'.encode())
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
