@@ -20,6 +20,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..errors import UserError
 from . import launch, preflight
+from .bfloat16 import complete_bfloat16
 from .data_root import move_data_root
 
 DEFAULT_EMA_MOMENTUM = 2e-4  # of MMEngine's EMAHook: an average over about 5000 steps
@@ -339,6 +340,7 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     import_toolbox(cfg.default_scope)
+    complete_bfloat16()
     env_cfg = cfg.get('env_cfg') or {}
     launch.init_distributed(cfg.launcher, env_cfg.get('dist_cfg'), env_cfg.get('mp_cfg'))
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
