@@ -136,7 +136,7 @@ def compare(source: Source) -> Differences:
     """
     assert source.architecture is not None
     expected = _expected(source)
-    backbone = '' if source.kind == 'backbone' else 'backbone.'
+    parts = {key.split('.')[0] for key in expected}
     missing = [key for key in expected if key not in source.state]
     reshaped, unexpected, unchecked = [], [], []
     for key, value in source.state.items():
@@ -144,7 +144,7 @@ def compare(source: Source) -> Differences:
         if shape is not None:
             if list(value.shape) != shape:
                 reshaped.append(f'{key} {list(value.shape)}, expected {shape}')
-        elif source.layout == 'published' or key.startswith('head.') or (expected and key.startswith(backbone)):
+        elif source.layout == 'published' or key.split('.')[0] in parts:
             unexpected.append(key)
         else:
             unchecked.append(key)

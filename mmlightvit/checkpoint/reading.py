@@ -7,7 +7,7 @@ import fcntl
 import io
 import os
 import re
-import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -18,6 +18,10 @@ from mmengine.logging import print_log
 from mmlightvit.errors import UserError
 
 from . import restricted
+from .atomic import atomic_write
+
+_TIMEOUT = 30  # seconds without a byte
+_CHUNK = 1 << 20
 
 
 class CheckpointUnavailable(UserError):
@@ -138,14 +142,26 @@ def download(address: str) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
                 print_log(f'Downloading {address} to {path}', logger='current')
-                torch.hub.download_url_to_file(address, str(path), progress=os.isatty(2))
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+                with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
+                    atomic_write(path, lambda file: _receive(response, file))
+    except OSError as error:  # urllib's errors are of its kind
         reason = ' '.join(str(error).split())
         raise CheckpointUnavailable(
             f'{address} cannot be had ({reason}). Fetch it on another machine and put it at {path}, or give the '
             'path of your copy instead of the address.'
         ) from None
     return path
+
+
+def _receive(response: Any, file: BinaryIO) -> None:
+    """Copy a response in full; urllib takes a broken connection for the end of the file."""
+    received = 0
+    while chunk := response.read(_CHUNK):
+        file.write(chunk)
+        received += len(chunk)
+    announced = response.headers.get('Content-Length')
+    if announced is not None and received != int(announced):
+        raise OSError(f'the connection broke off after {received} of {announced} bytes')
 
 
 def _zoo_address(scheme: str, model: str, name: str) -> str:

@@ -142,8 +142,11 @@ _ALLOWED: list = [
     (_history_method, 'builtins.getattr'),
     *[(kind, f'builtins.{kind.__name__}') for kind in (dict, list, tuple, frozenset, int, float, bool, str)],
     (_default_dict, 'collections.defaultdict'),
-    (_path, 'pathlib.PosixPath'),
-    (_path, 'pathlib.WindowsPath'),
+    *[
+        (_path, f'{module}.{kind}Path')
+        for module in ('pathlib', 'pathlib._local')
+        for kind in ('Posix', 'PurePosix', 'Windows', 'PureWindows')
+    ],
     *[
         (_Mapping, name)
         for name in ('addict.addict.Dict', 'mmcv.utils.config.ConfigDict', 'mmengine.config.config.ConfigDict')

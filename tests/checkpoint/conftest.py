@@ -1,0 +1,49 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Files with the published layout and reproducible values."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope='session')
+def golden(shared):
+    """What the published implementation computes, and the script that writes its checkpoints."""
+    path = shared / 'golden' / 'published_checkpoint.py'
+    spec = importlib.util.spec_from_file_location('published_checkpoint', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.outputs = lambda name: np.load(path.parent / f'{name}.npz')
+    return module
+
+
+@pytest.fixture(scope='session')
+def published_files(golden, tmp_path_factory) -> dict[str, Path]:
+    """Paths of the published layout's classifier, backbone and detector."""
+    folder = tmp_path_factory.mktemp('published')
+    files = {}
+    for name in ('cls_tiny', 'backbone_tiny', 'detector_tiny'):
+        files[name] = folder / f'{name}.ckpt'
+        torch.save({'state_dict': golden.state_dict(name)}, files[name])
+    return files
+
+
+@pytest.fixture
+def backbone():
+    """A function that makes a minute backbone with random weights everywhere, norms and statistics included."""
+    from mmlightvit.models.backbones import LightViT
+
+    def make(seed: int = 0, arch: str = 'test', **kwargs) -> LightViT:
+        model = LightViT(arch, **kwargs).eval()
+        generator = torch.Generator().manual_seed(seed)
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape, generator=generator) * 0.2 + 0.1)
+        return model
+
+    return make
