@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inference import EvalCache
 from .windows import TokenGrid
 
 
@@ -64,12 +65,22 @@ class AggregatedAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.relative_position_index: Tensor
         self.register_buffer('relative_position_index', relative_position_index(window), persistent=False)
+        self._bias_cache = EvalCache()
 
     def position_bias(self, dtype: torch.dtype) -> Tensor:
-        """The bias of Eq. 1 as (1, N, A, A)."""
+        """The bias of Eq. 1 as (1, N, A, A), gathered once per step in training and kept in inference."""
+        table = self.relative_position_bias_table
+        return self._bias_cache.get([table], dtype, lambda: self._gather_bias(table).to(dtype))
+
+    def _gather_bias(self, table: Tensor) -> Tensor:
         A = self.window**2
-        bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
-        return bias.view(1, A, A, self.num_heads).permute(0, 3, 1, 2).contiguous().to(dtype)
+        bias = table[self.relative_position_index.view(-1)].view(A, A, self.num_heads).permute(2, 0, 1)
+        # Rows start at multiples of 8 values, which fused GPU kernels ask for and would otherwise copy to get.
+        return F.pad(bias, (0, -A % 8))[None, ..., :A]
+
+    def train(self, mode: bool = True) -> AggregatedAttention:
+        self._bias_cache.clear()
+        return super().train(mode)
 
     def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:
         """Attend.
@@ -92,7 +103,7 @@ class AggregatedAttention(nn.Module):
         q, k, v = _heads(qkv.view(x.shape[0], -1, qkv.shape[-1]), 3, self.num_heads)
         (q_global,) = _heads(self._query(tokens), 1, self.num_heads)
         aggregated = _merge_heads(_attend(q_global, k, v, mask=grid.real_keys))
-        broadcast = _merge_heads(_attend(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
+        broadcast = _merge_heads(_attend_to_few(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
         image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
         return self.proj(torch.cat([image, aggregated], dim=1) if keep_global else image)
 
@@ -140,3 +151,12 @@ def _merge_heads(x: Tensor) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """SoftMax(q k^T / sqrt(D) + mask) v; a boolean mask is true at the keys to attend to."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _attend_to_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """:func:`_attend` for many queries and a handful of keys."""
+    if q.device.type != 'cpu':
+        return _attend(q, k, v)
+    # CPU kernels work along the last dimension, so the long one belongs there: scores are (B, N, keys, queries).
+    weights = ((k * k.shape[-1] ** -0.5) @ q.transpose(-2, -1)).softmax(dim=-2)
+    return weights.transpose(-2, -1) @ v

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inference import linear, linear_gelu
+
 
 class BiDimensionalAttention(nn.Module):
     r"""Gate the channels of a sample and the tokens of a sample.
@@ -53,8 +55,8 @@ class BiDimensionalAttention(nn.Module):
         if self.local_reduce is not None and self.spatial_select is not None:
             # spatial_select([l, g]) = l w_l + (g w_g + bias): nothing is concatenated or expanded.
             w_local, w_global = self.spatial_select.weight.chunk(2, dim=1)
-            spatial = F.linear(F.gelu(self.local_reduce(n)), w_local)
-            spatial = (spatial + F.linear(g, w_global, self.spatial_select.bias)).sigmoid()
+            spatial = linear_gelu(self.local_reduce, n) @ w_local.squeeze(0)
+            spatial = (spatial.unsqueeze(-1) + F.linear(g, w_global, self.spatial_select.bias)).sigmoid()
         return channel, spatial
 
     def forward(self, y: Tensor) -> Tensor:
@@ -94,5 +96,5 @@ class FFN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.fc2(F.gelu(self.fc1(x)))
+        y = linear(self.fc2, linear_gelu(self.fc1, x))
         return y if self.attn is None else self.attn(y)
