@@ -161,7 +161,7 @@ def test_the_stock_runner_ends_at_the_first_of_them(tmp_path: Path) -> None:
     (tmp_path / 'train' / '001.jpg').write_bytes(b'')
     runner = runner_of(tmp_path / 'work', coco(tmp_path))
     runner._hooks = [hook for hook in runner._hooks if type(hook).__name__ != 'DataGuardHook']
-    with pytest.raises(Exception, match='empty|imdecode'):
+    with pytest.raises(Exception, match=r'empty|imdecode'):
         runner.train()
 
 
