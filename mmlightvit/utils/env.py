@@ -1,0 +1,241 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""What is installed, and in plain words what is wrong with it (tools/misc/check_env.py).
+
+:func:`gather` looks, :func:`diagnose` judges; the second is a pure function of the first's findings.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
+from typing import NamedTuple
+
+from packaging.version import InvalidVersion, Version
+
+OLDEST_TORCH = Version('2.1')
+FIRST_TORCH_TOO_NEW = Version('2.14')
+
+# Import name -> (maintained distribution, original distribution).
+PAIRS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+}
+TASKS = {'mmdet': 'detection', 'mmpretrain': 'classification', 'mmseg': 'segmentation'}
+OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
+# Imported in this order, each in the same child process: the operators need torch's libraries loaded.
+PROBED = (
+    'numpy',
+    'torch',
+    'torchvision',
+    'cv2',
+    'mmengine',
+    'mmcv',
+    'mmcv._ext',
+    *(f'{name}.models' for name in TASKS),
+)
+
+_REBUILD = 'pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir'
+_PROBE = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    print(json.dumps([name, 'started']), flush=True)
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        print(json.dumps([name, type(error).__name__ + ': ' + str(error)]), flush=True)
+    else:
+        print(json.dumps([name, None]), flush=True)
+try:
+    import torch
+    print(json.dumps(['gpus', torch.cuda.device_count()]), flush=True)
+    from mmcv.ops import get_compiling_cuda_version
+    print(json.dumps(['mmcv cuda', get_compiling_cuda_version()]), flush=True)
+except Exception:
+    pass  # reported above, by name
+"""
+
+
+class Findings(NamedTuple):
+    """What there is.
+
+    Attributes:
+        versions: Version of each installed distribution, by its canonical name.
+        import_errors: Message of each probed module that cannot be imported.
+        gpus: GPUs that torch sees.
+        operators_cuda: CUDA version that mmcv's operators were compiled with; None if they were not, or not found out.
+    """
+
+    versions: Mapping[str, str]
+    import_errors: Mapping[str, str]
+    gpus: int = 0
+    operators_cuda: str | None = None
+
+
+class Diagnosis(NamedTuple):
+    """What is wrong, and what is merely worth knowing; a sentence each."""
+
+    problems: list[str]
+    notes: list[str]
+
+
+def gather() -> Findings:
+    """Look at this interpreter's environment. Imports happen in a child process, which may crash."""
+    versions = {}
+    for distribution in distributions():
+        name = distribution.metadata['Name']
+        if name:
+            versions[re.sub(r'[-_.]+', '-', name).lower()] = distribution.version
+    modules = [name for name in PROBED if _distribution_of(name.split('.')[0], versions)]
+    child = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', _PROBE, *modules], capture_output=True, text=True, check=False
+    )
+    errors: dict[str, str] = {}
+    gpus, operators_cuda = 0, None
+    for line in child.stdout.splitlines():
+        if not line.startswith('["'):
+            continue  # something that a package prints on import
+        name, result = json.loads(line)
+        if name == 'gpus':
+            gpus = result
+        elif name == 'mmcv cuda':
+            operators_cuda = None if result == 'not available' else result
+        elif result is None:
+            errors.pop(name, None)
+        else:
+            errors[name] = result if result != 'started' else f'the interpreter crashed (exit code {child.returncode})'
+    return Findings(versions, errors, gpus, operators_cuda)
+
+
+def _distribution_of(module: str, versions: Mapping[str, str]) -> str | None:
+    if module == 'cv2':
+        return next((name for name in OPENCV if name in versions), None)
+    candidates: Sequence[str] = PAIRS.get(module, (module,))
+    return next((name for name in candidates if name in versions), None)
+
+
+def _version(found: Findings, name: str) -> Version | None:
+    try:
+        return Version(found.versions[name])
+    except (KeyError, InvalidVersion):
+        return None
+
+
+def diagnose(found: Findings) -> Diagnosis:
+    """Say what is wrong with an environment, the cause before its consequences."""
+    problems: list[str] = []
+    notes: list[str] = []
+    versions = found.versions
+    errors = dict(found.import_errors)
+
+    both = [
+        (maintained, original) for maintained, original in PAIRS.values() if {maintained, original} <= set(versions)
+    ]
+    for maintained, original in both:
+        problems.append(
+            f'Both {maintained} and {original} are installed; they write to the same folder. '
+            f'Remove both (pip uninstall -y {maintained} {original}), then install one again.'
+        )
+    for name in ('mmcv-lite', 'mmcv-full'):
+        if name in versions:
+            what = 'has no compiled operators' if name == 'mmcv-lite' else 'is from before OpenMMLab 2.0'
+            problems.append(f'{name} is installed; it {what}. Remove it and install onedl-mmcv (docs/install.md).')
+
+    torch = _version(found, 'torch')
+    if torch is None:
+        problems.append('PyTorch is not installed: pip install -r requirements/build.txt')
+    elif torch.release >= FIRST_TORCH_TOO_NEW.release:
+        problems.append(
+            f"PyTorch {torch} is too new: mmcv's operators compile with versions below {FIRST_TORCH_TOO_NEW}. "
+            'Install requirements/build.txt, then rebuild mmcv.'
+        )
+    elif torch < OLDEST_TORCH:
+        problems.append(f'PyTorch {torch} is too old: {OLDEST_TORCH} or later is needed.')
+    if 'torch' in errors:
+        problems.append(f'PyTorch cannot be imported: {errors["torch"]}')
+
+    problems += _numpy_and_opencv(found, torch)
+
+    for module in ('mmengine', 'mmcv'):
+        distribution = _distribution_of(module, versions)
+        if distribution is None:
+            problems.append(f'{PAIRS[module][0]} is not installed: see docs/install.md.')
+        elif module in errors:
+            problems.append(f'{distribution} cannot be imported: {errors[module]}')
+    operators = errors.get('mmcv._ext')
+    broken_operators = operators is not None and 'mmcv' not in errors and 'torch' not in errors
+    if broken_operators:
+        problems.append(_about_operators(str(operators), _distribution_of('mmcv', versions) or 'onedl-mmcv', versions))
+    elif operators is None and found.gpus and not found.operators_cuda and _distribution_of('mmcv', versions):
+        notes.append(
+            f"{found.gpus} GPU(s) visible, but mmcv's operators were compiled without CUDA, so detection cannot run "
+            'there. Have nvcc at hand and rebuild: FORCE_CUDA=1 ' + f'{_REBUILD} {_distribution_of("mmcv", versions)}'
+        )
+
+    installed = [name for name in TASKS if _distribution_of(name, versions)]
+    for name, task in TASKS.items():
+        if name not in installed:
+            notes.append(f'{PAIRS[name][0]} is not installed: {task} configs cannot be used.')
+        elif f'{name}.models' in errors and not (problems and (broken_operators or both)):
+            problems.append(f'{_distribution_of(name, versions)} cannot be imported: {errors[f"{name}.models"]}')
+    if not installed:
+        problems.append(
+            'No toolbox is installed; at least one of onedl-mmdetection, onedl-mmpretrain, '
+            'onedl-mmsegmentation is needed (docs/install.md).'
+        )
+    return Diagnosis(problems, notes)
+
+
+def _numpy_and_opencv(found: Findings, torch: Version | None) -> list[str]:
+    problems = []
+    numpy = _version(found, 'numpy')
+    if numpy is not None and torch is not None and numpy.major >= 2 and torch < Version('2.3'):
+        problems.append(f'PyTorch {torch} was built for NumPy 1, and NumPy {numpy} is installed: pip install "numpy<2"')
+    if 'numpy' in found.import_errors:
+        problems.append(f'NumPy cannot be imported: {found.import_errors["numpy"]}')
+    opencv = {name: found.versions[name] for name in OPENCV if name in found.versions}
+    if len(set(opencv.values())) > 1:
+        listed = ', '.join(f'{name} {version}' for name, version in opencv.items())
+        problems.append(
+            f'OpenCV is installed in different versions that write to the same folder ({listed}); keep one.'
+        )
+    error = found.import_errors.get('cv2')
+    if error is not None:
+        hint = '; pip install opencv-python-headless needs no display libraries' if 'libGL' in error else ''
+        problems.append(f'OpenCV cannot be imported: {error}{hint}')
+    return problems
+
+
+def _about_operators(error: str, distribution: str, versions: Mapping[str, str]) -> str:
+    rebuild = f'{_REBUILD} {distribution}=={versions.get(distribution, "")}'.rstrip('=')
+    if error.startswith('ModuleNotFoundError'):
+        return f"mmcv's operators are not compiled (mmcv._ext is missing). Compile them: {rebuild}"
+    if 'undefined symbol' in error or '.so' in error or 'DLL' in error:
+        return (
+            f"mmcv's operators were compiled for another PyTorch than the installed {versions.get('torch', '?')} "
+            f'({error}). Rebuild them: {rebuild}'
+        )
+    return f"mmcv's operators cannot be loaded: {error}. Rebuild them: {rebuild}"
+
+
+def version_table(found: Findings) -> list[tuple[str, str]]:
+    """Rows of name and version to print."""
+    rows = [('Python', platform.python_version())]
+    for name in ('torch', 'torchvision', 'numpy', *OPENCV, 'setuptools'):
+        if name in found.versions:
+            rows.append((name, found.versions[name]))
+    for maintained, original in PAIRS.values():
+        present = [name for name in (maintained, original) if name in found.versions]
+        rows += [(name, found.versions[name]) for name in present] or [(maintained, 'not installed')]
+    rows.append(('GPUs visible', str(found.gpus)))
+    rows.append(('mmcv operators', f'CUDA {found.operators_cuda}' if found.operators_cuda else 'CPU only'))
+    if 'mmcv._ext' in found.import_errors or not _distribution_of('mmcv', found.versions):
+        rows[-1] = ('mmcv operators', 'not usable')
+    return rows
