@@ -385,7 +385,8 @@ def _uninitialised() -> Iterator[None]:
         return tensor
 
     fillers = [name for name in vars(nn.init) if name.endswith('_') and not name.startswith('_')]
-    with patch.multiple(nn.init, **dict.fromkeys(fillers, leave)):
+    unchanged: dict[str, Any] = dict.fromkeys(fillers, leave)
+    with patch.multiple(nn.init, **unchanged):
         yield
 
 
