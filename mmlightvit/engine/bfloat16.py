@@ -1,7 +1,7 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """bfloat16 where the toolboxes know float16 only.
 
-- mmcv's operators have no bfloat16 kernels: they compute in float32 then.
+- mmcv's operators have no bfloat16 kernels: they compute in float32 then, and RoIAlign hands bfloat16 on.
 - mmdet's anchors take the type of the head's maps. bfloat16 has 8 significant bits, so that a coordinate beyond 1024
   pixels would be rounded to a multiple of 8; the maps of anchor heads are handed on in float32.
 
@@ -19,9 +19,9 @@ import torch
 
 _MMCV_FUNCTIONS = {
     'mmcv.ops.nms': ('NMSop', 'SoftNMSop'),
-    'mmcv.ops.roi_align': ('RoIAlignFunction',),
     'mmcv.ops.focal_loss': ('SigmoidFocalLossFunction', 'SoftmaxFocalLossFunction'),
 }
+_DONE = 'takes_bfloat16'
 
 
 def complete_bfloat16() -> None:
@@ -29,10 +29,13 @@ def complete_bfloat16() -> None:
     for module, names in _MMCV_FUNCTIONS.items():
         for name in names:
             function = getattr(sys.modules.get(module), name, None)
-            if function is not None and not hasattr(function.forward, '__wrapped__'):
+            if function is not None and not hasattr(function.forward, _DONE):
                 function.forward = staticmethod(_with_float32_inputs(function.forward))
+    roi_align = getattr(sys.modules.get('mmcv.ops.roi_align'), 'RoIAlign', None)
+    if roi_align is not None and not hasattr(roi_align.forward, _DONE):
+        roi_align.forward = _through_float32(roi_align.forward)
     anchor_head = getattr(sys.modules.get('mmdet.models.dense_heads'), 'AnchorHead', None)
-    if anchor_head is not None and not hasattr(anchor_head.forward, '__wrapped__'):
+    if anchor_head is not None and not hasattr(anchor_head.forward, _DONE):
         anchor_head.forward = _with_float32_outputs(anchor_head.forward)
 
 
@@ -50,6 +53,16 @@ def _with_float32_inputs(forward: Callable) -> Callable:
     def wrapped(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         return forward(ctx, *to_float32(args), **kwargs)
 
+    setattr(wrapped, _DONE, True)
+    return wrapped
+
+
+def _through_float32(forward: Callable) -> Callable:
+    @functools.wraps(forward)
+    def wrapped(self: Any, maps: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+        return forward(self, to_float32(maps), to_float32(rois)).to(maps.dtype)
+
+    setattr(wrapped, _DONE, True)
     return wrapped
 
 
@@ -58,4 +71,5 @@ def _with_float32_outputs(forward: Callable) -> Callable:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return to_float32(forward(*args, **kwargs))
 
+    setattr(wrapped, _DONE, True)
     return wrapped

@@ -72,7 +72,7 @@ def test_the_same_opencv_twice_is_harmless():
 
 
 def test_broken_operators_are_said_once_not_per_toolbox():
-    errors = {name: SYMBOL for name in ('mmcv._ext', 'mmdet.models', 'mmpretrain.models', 'mmseg.models')}
+    errors = dict.fromkeys(('mmcv._ext', 'mmdet.models', 'mmpretrain.models', 'mmseg.models'), SYMBOL)
     assert len(diagnose(Findings(GOOD, errors)).problems) == 1
 
 
