@@ -1,0 +1,105 @@
+# `make` or `make help` lists what there is. Everything is installed into .venv and nowhere else.
+#
+# Variables: SEED=1 (data of the demos), TORCH="torch==2.10.0 torchvision==0.25.0", PYTHON=python3.11, MAX_JOBS=4
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.11.0 torchvision==0.26.0
+SEED ?= 0
+VENV := .venv
+STAMPS := $(VENV)/.stamps
+PY := $(VENV)/bin/python
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# The demos' tensors are small: more than four threads only wait for each other.
+export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
+# A compiler of mmcv's operators wants about 2 GB.
+export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$2 / 2000000) } END { if (!jobs || jobs > cores) jobs = cores; print jobs }' /proc/meminfo 2>/dev/null || echo 1)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test lint clean FORCE
+
+help: ## This list
+	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# -- installation -----------------------------------------------------------------------------------------------------
+# Each step leaves a stamp and is repeated only when what it installs from has changed.
+install: $(STAMPS)/package ## Everything into .venv; compiles mmcv's operators once, about 16 minutes on two cores
+
+$(STAMPS)/venv:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo 'error: Python 3.10 or later is needed; name one with make PYTHON=...' >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	@mkdir -p $(STAMPS) && touch $@
+
+# Holds the wanted PyTorch; rewritten only when TORCH changes, so that the steps behind it are repeated then.
+$(STAMPS)/torch-wanted: FORCE | $(STAMPS)/venv
+	@[[ -f $@ && "$$(cat $@)" == '$(TORCH)' ]] || echo '$(TORCH)' > $@
+
+$(STAMPS)/build: requirements/build.txt $(STAMPS)/torch-wanted | $(STAMPS)/venv
+	$(PY) -m pip install $(TORCH) -r requirements/build.txt
+	@touch $@
+
+# mmcv's operators fit the PyTorch they were compiled against, so each PyTorch has a wheel cache of its own.
+$(STAMPS)/toolboxes: requirements/toolboxes.txt $(STAMPS)/build
+	@echo
+	@echo 'Installing the OpenMMLab toolboxes. mmcv compiles its operators from source now, with $(MAX_JOBS) jobs: about'
+	@echo '16 minutes on two cores, while pip only says "Building wheel ... still running". The next time it is there.'
+	@echo
+	version="$$($(PY) -c 'import torch; print(torch.__version__)')"; \
+	cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/pip-torch-$$version"; \
+	built=$(STAMPS)/compiled-for-torch; \
+	if [[ -f $$built && "$$(cat $$built)" != "$$version" ]]; then \
+		$(PY) -m pip install --no-build-isolation --cache-dir "$$cache" --force-reinstall --no-deps \
+			"$$(grep onedl-mmcv requirements/toolboxes.txt)"; \
+	fi; \
+	$(PY) -m pip install --no-build-isolation --cache-dir "$$cache" -r requirements/toolboxes.txt; \
+	echo "$$version" > $$built
+	@touch $@
+
+$(STAMPS)/requirements: requirements/runtime.txt requirements/tests.txt $(STAMPS)/toolboxes
+	$(PY) -m pip install -r requirements/runtime.txt -r requirements/tests.txt
+	@touch $@
+
+$(STAMPS)/package: pyproject.toml $(wildcard setup.py) $(STAMPS)/requirements
+	$(PY) -m pip install --no-build-isolation --no-deps -e .
+	@touch $@
+
+# -- demos ------------------------------------------------------------------------------------------------------------
+# $(call run_demo,TASK,CONFIG,CHECKPOINT): data, training, test, pictures; each step is a command of its own.
+define run_demo
+	$(PY) tools/demo/prepare_digits.py $(1) data/digits/$(1) --seed $(SEED)
+	$(PY) tools/train.py configs/demo/$(2).py --work-dir work_dirs/demo/$(1)
+	$(PY) tools/test.py configs/demo/$(2).py work_dirs/demo/$(1)/$(3) --work-dir work_dirs/demo/$(1)
+	$(PY) tools/demo/draw_results.py configs/demo/$(2).py work_dirs/demo/$(1)/$(3) work_dirs/demo/$(1)
+	@echo 'checkpoint: work_dirs/demo/$(1)/$(3)'
+endef
+
+demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; under 10 minutes on two cores
+
+demo-detection: $(STAMPS)/package
+	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_10.pth)
+
+demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way; under 8 minutes
+	$(call run_demo,classification,lightvit_digits,epoch_10.pth)
+
+demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way; under 8 minutes
+	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1250.pth)
+
+demo-all: demo-detection demo-classification demo-segmentation ## All three
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+lint: $(STAMPS)/package ## Lint, format and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint ## Lint, then the tests
+	$(PY) -m pytest
+
+clean: ## Remove the demos' data and results, and caches; .venv stays
+	rm -rf data/digits work_dirs/demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

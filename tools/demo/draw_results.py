@@ -1,0 +1,51 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Draw what a trained model predicts, and how its training went.
+
+Example: ``python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py
+work_dirs/demo/detection/epoch_10.pth work_dirs/demo/detection``; see docs/demo.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmlightvit.engine.entry import import_toolbox, load_config
+from mmlightvit.errors import exit_on_user_error
+from mmlightvit.visualization.curves import plot_curves
+from mmlightvit.visualization.predictions import contact_sheet, predict
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='tools/demo/draw_results.py',
+        description='Draw predictions on the test set side by side, and the curves of the latest training run.',
+        epilog='example: python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py '
+        'work_dirs/demo/detection/epoch_10.pth work_dirs/demo/detection',
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('work_dir', type=Path, help='work directory of the training; the pictures go there too')
+    parser.add_argument('--count', type=int, default=24, help='number of images (default: %(default)s)')
+    parser.add_argument('--columns', type=int, default=6, help='images per row (default: %(default)s)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.5, help='lowest score of a drawn box (default: %(default)s)'
+    )
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    curves, predictions = args.work_dir / 'curves.png', args.work_dir / 'predictions.png'
+    plot_curves(args.work_dir, curves)
+    cfg = load_config(args.config)
+    import_toolbox(cfg.default_scope)
+    samples, classes = predict(cfg, args.checkpoint, args.count)
+    contact_sheet(samples, classes, predictions, args.columns, args.score_thr)
+    print(f'training curves: {curves}\npredictions on the test set: {predictions}')
+
+
+if __name__ == '__main__':
+    main()
