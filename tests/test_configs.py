@@ -102,7 +102,7 @@ def test_batch_size_of_eight_gpus_is_the_one_that_the_rate_is_for(name):
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if '/' not in name and 'rcnn' in name or 'ade20k' in name])
+@pytest.mark.parametrize('name', [name for name in CONFIGS if ('/' not in name and 'rcnn' in name) or 'ade20k' in name])
 def test_variant_start_weights_and_head_agree(name):
     size = re.search(r'lightvit_([tsb])_', name)[1]
     model = meta_model(name)
