@@ -229,8 +229,7 @@ class DatasetGuard:
         self.wrap()
         total = len(self.dataset)
         for index in ((idx + step) % total for step in range(total)):
-            if self.states[index] == _BAD:
-                continue
+            # A known bad one is tried again: what it draws of the random numbers is part of what the next one gets.
             try:
                 return type(self.dataset).prepare_data(self.dataset, index)
             except (BadSample, cv2.error) as error:  # OpenCV's, where a shape is too odd to be transformed
