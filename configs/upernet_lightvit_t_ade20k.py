@@ -1,7 +1,7 @@
 # UPerNet, LightViT-T, ADE20K, in Swin's recipe: 160k iterations of 16 images, AdamW, linear decay after warm-up.
 # Train: tools/dist_train.sh configs/upernet_lightvit_t_ade20k.py 8
 # Published: none. For orientation, mIoU of UPerNet: Swin-T 44.5. Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None; a local start checkpoint:
+# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/upernet_swin.py',
