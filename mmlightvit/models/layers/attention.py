@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inference import EvalCache
+from .inference import EvalCache, linear
 from .windows import TokenGrid
 
 
@@ -94,18 +94,18 @@ class AggregatedAttention(nn.Module):
             (B, L + T, C), or (B, L, C) without the global tokens.
         """
         image, tokens = x[:, : grid.num_tokens], x[:, grid.num_tokens :]
-        qkv = self.qkv(grid.to_windows(image))
+        qkv = linear(self.qkv, grid.to_windows(image))
         q, k, v = _heads(qkv, 3, self.num_heads)
         local = _attend(q, k, v, mask=self.position_bias(qkv.dtype))
         if self.kv_global is None:
-            return self.proj(grid.from_windows(_merge_heads(local)))
+            return linear(self.proj, grid.from_windows(_merge_heads(local)))
 
         q, k, v = _heads(qkv.view(x.shape[0], -1, qkv.shape[-1]), 3, self.num_heads)
         (q_global,) = _heads(self._query(tokens), 1, self.num_heads)
         aggregated = _merge_heads(_attend(q_global, k, v, mask=grid.real_keys))
         broadcast = _merge_heads(_attend_to_few(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
         image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
-        return self.proj(torch.cat([image, aggregated], dim=1) if keep_global else image)
+        return linear(self.proj, torch.cat([image, aggregated], dim=1) if keep_global else image)
 
     def _query(self, tokens: Tensor) -> Tensor:
         """The query rows of ``qkv`` alone: keys and values of the global tokens are never used."""
@@ -150,6 +150,9 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """SoftMax(q k^T / sqrt(D) + mask) v; a boolean mask is true at the keys to attend to."""
+    if q.device.type == 'cpu' and mask is not None and mask.requires_grad:
+        # No fused CPU kernel gives the bias a gradient, and torch's way round that is slower than these three steps.
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + mask).softmax(dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

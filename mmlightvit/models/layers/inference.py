@@ -79,17 +79,16 @@ def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tenso
 
 def can_fold(layers: nn.Sequential) -> bool:
     """Whether the BatchNorms of convolution, norm, activation triples may be folded into the convolutions."""
-    weight = layers[0].weight
-    return _is_plain_inference(weight) and all(
+    return _is_plain_inference(next(layers.parameters())) and all(
         _is_bare(layer) and not (isinstance(layer, nn.BatchNorm2d) and layer.training) for layer in layers
     )
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals ``norm(conv(x))`` in eval mode."""
-    return torch.nn.utils.fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
+    """Weight and bias of the convolution without bias that equals ``norm(conv(x))`` in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return conv.weight * scale.view(-1, 1, 1, 1).to(conv.weight.dtype), norm.bias - norm.running_mean * scale
 
 
 def _is_plain_inference(x: Tensor) -> bool:

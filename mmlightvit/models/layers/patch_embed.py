@@ -66,13 +66,15 @@ class PatchEmbed(nn.Module):
         """``self.stem``; in inference with its BatchNorms folded into the convolutions in front of them."""
         if not can_fold(self.stem):
             return self.stem(x)
-        layers = list(self.stem)
-        sources = [t for layer in layers for t in (*layer.parameters(), *layer.buffers())]
-        pairs = list(zip(layers[::3], layers[1::3]))
-        folded = self._folded.get(sources, None, lambda: [fold_batch_norm(conv, norm) for conv, norm in pairs])
-        for (conv, _), (weight, bias) in zip(pairs, folded):
+        sources = [*self.stem.parameters(), *self.stem.buffers()]
+        for conv, weight, bias in self._folded.get(sources, None, self._fold):
             x = conv_gelu(conv, weight, bias, x)
         return x
+
+    def _fold(self) -> list[tuple[nn.Conv2d, Tensor, Tensor]]:
+        convs = [layer for layer in self.stem if isinstance(layer, nn.Conv2d)]
+        norms = [layer for layer in self.stem if isinstance(layer, nn.BatchNorm2d)]
+        return [(conv, *fold_batch_norm(conv, norm)) for conv, norm in zip(convs, norms)]
 
     def train(self, mode: bool = True) -> PatchEmbed:
         self._folded.clear()
