@@ -10,7 +10,10 @@ from importlib.util import find_spec
 
 from mmengine import registry as _root
 
+from . import config_paths as _config_paths
+
 SCOPE = 'mmlightvit'
+_config_paths.register()
 
 _MODEL_LOCATIONS = ['mmlightvit.models.backbones']
 if find_spec('mmcv') is not None:

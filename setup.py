@@ -1,0 +1,69 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Build of the package; the configs, tools and model index travel inside it, where mim and mmengine look for them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM = Path('mmlightvit') / '.mim'
+RESOURCES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithResources(build_py):
+    """Copies the resources into ``mmlightvit/.mim``; an editable installation links them instead."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            folder = ROOT / MIM
+            folder.mkdir(exist_ok=True)
+            for name in RESOURCES:
+                link = folder / name
+                link.unlink(missing_ok=True)
+                link.symlink_to(Path('..', '..', name))
+            return
+        folder = Path(self.build_lib) / MIM
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in RESOURCES:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+            else:
+                shutil.copy2(ROOT / name, folder / name)
+
+
+def version() -> str:
+    scope: dict[str, str] = {}
+    exec((ROOT / 'mmlightvit' / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+def requirements(name: str) -> list[str]:
+    lines = (
+        line.partition('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    )
+    return [line for line in lines if line]
+
+
+setup(
+    name='mmlightvit',
+    version=version(),
+    description='LightViT (arXiv 2207.05557) for the OpenMMLab ecosystem',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmlightvit', 'mmlightvit.*']),
+    # PyTorch and the toolboxes come in several distributions that exclude each other, so the user chooses:
+    # docs/install.md, or the extra for the default ones.
+    install_requires=requirements('runtime'),
+    extras_require={'toolboxes': requirements('toolboxes'), 'tests': requirements('tests')},
+    include_package_data=False,
+    cmdclass={'build_py': BuildWithResources},
+    zip_safe=False,
+)
