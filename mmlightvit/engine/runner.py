@@ -157,11 +157,11 @@ class Runner(StockRunner):
         if note.is_file() and '://' in note.read_text():
             return note.read_text().strip(), news, None
         if found.skipped:
-            error = (
+            problem = (
                 f'no intact checkpoint in {self._checkpoint_dir()} ({"; ".join(found.skipped)}); move the damaged '
                 'files away and start without --resume, or resume from another file'
             )
-            return None, news, error
+            return None, news, problem
         return None, [f'No checkpoint in {self._checkpoint_dir()} yet: the run starts from the beginning.'], None
 
     def _checkpoint_dir(self) -> str:

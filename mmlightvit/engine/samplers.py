@@ -163,29 +163,29 @@ class SeededDataset:
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
         # Not by assignment, which goes to the wrapped data set.
-        self.__dict__['dataset_'] = dataset
-        self.__dict__['seed_'] = seed
+        self.__dict__['dataset'] = dataset
+        self.__dict__['augmentation_seed'] = seed
 
     def __getitem__(self, index: int) -> Any:
         if isinstance(index, Draw):
-            seed_all(self.seed_, index.epoch, index.position)
+            seed_all(self.augmentation_seed, index.epoch, index.position)
             index = int(index)
-        return self.dataset_[index]
+        return self.dataset[index]
 
     def __getitems__(self, indices: list[int]) -> list:
         # torch would find a wrapped data set's own method, and load the batch without the seeds.
         return [self[index] for index in indices]
 
     def __len__(self) -> int:
-        return len(self.dataset_)
+        return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or 'dataset_' not in self.__dict__:  # while being unpickled
+        if name.startswith('__') or 'dataset' not in self.__dict__:  # while being unpickled
             raise AttributeError(name)
-        return getattr(self.dataset_, name)
+        return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset_, name, value)
+        setattr(self.dataset, name, value)
 
 
 def exact_dataloader(config: dict, seed: int, endless: bool) -> dict:
