@@ -107,7 +107,9 @@ def write_data(folder: Path, task: str) -> None:
 
 @pytest.mark.filterwarnings('ignore:The draw is False:UserWarning')  # mmseg's hook, when nothing is to be drawn
 @pytest.mark.parametrize('task', TASKS)
-def test_an_example_trains_and_tests(repo: Path, tmp_path: Path, task: str) -> None:
+def test_an_example_trains_and_tests(repo: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # MMEngine formats the config for each of its dumps, which takes longer than the training here.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
     toolbox = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg'}[task]
     pytest.importorskip(toolbox)
     classes, options, metric = TASKS[task]
