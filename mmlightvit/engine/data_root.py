@@ -84,7 +84,7 @@ def move_data_root(cfg: Config, folder: str) -> list[str]:
             '--data-root has nothing to move: no data set of the config has a data_root; '
             'name the files themselves, e.g. --cfg-options train_dataloader.dataset.ann_file=FILE'
         )
-    old = min(roots, key=len)
+    old = min(sorted(roots), key=len)
     apart = sorted(root for root in roots if _moved(root, old, folder) is None)
     if apart:
         raise UserError(

@@ -113,6 +113,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. train_dataloader.batch_size=4 model.backbone.arch=small',
     )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone on its first batch')
     parser.add_argument('--launcher', choices=launch.LAUNCHERS, default='none', help='what started the processes')
     parser.add_argument('--local-rank', '--local_rank', type=int, help='set by older launchers; LOCAL_RANK wins')
 
@@ -149,6 +150,8 @@ def _apply_common(cfg: Config, args: argparse.Namespace) -> None:
         move_data_root(cfg, os.path.expanduser(args.data_root))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    if args.compile:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmlightvit.CompileBackboneHook')]
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -307,14 +310,14 @@ def use_tta(cfg: Config) -> None:
     Raises:
         UserError: The config brings none, or the model predicts instance masks.
     """
-    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
-    if missing:
-        raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
     if cfg.default_scope == 'mmdet' and cfg.model.get('roi_head', {}).get('mask_head') is not None:
         raise UserError(
             "--tta merges boxes only (mmdet's DetTTAModel), and this model predicts instance masks too; "
             'test it without --tta'
         )
+    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
+    if missing:
+        raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset = cfg.test_dataloader.dataset
     while isinstance(dataset.get('dataset'), dict):

@@ -1,0 +1,129 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Training and testing through the entry point: the published configs on a few small images.
+
+Every run is in forked processes, so that the toolboxes are imported once and MMEngine's global state stays apart.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import tiny_data
+from processes import run_forked
+
+from mmlightvit.engine import entry
+
+CASES = {
+    'detection': ('retinanet_lightvit_t_1x.py', tiny_data.DETECTION, tiny_data.write_coco),
+    'classification': ('lightvit_t_imagenet.py', tiny_data.CLASSIFICATION, tiny_data.write_image_folders),
+    'segmentation': ('semantic_fpn_lightvit_t_ade20k.py', tiny_data.SEGMENTATION, tiny_data.write_ade),
+}
+METRIC = {'detection': 'coco/bbox_mAP', 'classification': 'accuracy/top1', 'segmentation': 'mIoU'}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def toolboxes() -> None:
+    """Imported before anything forks."""
+    for scope in entry.TOOLBOXES:
+        pytest.importorskip(scope)
+        entry.import_toolbox(scope)
+
+
+def _train(*arguments: str) -> list[float]:
+    """What there is to check about a run, in types that a weights-only load takes."""
+    runner = entry.train(entry.train_parser().parse_args(arguments))
+    hooks = [type(hook).__name__ for hook in runner.hooks]
+    rate = runner.optim_wrapper.optimizer.param_groups[0]['initial_lr']
+    losses = runner.message_hub.get_scalar('train/loss').data[0].tolist()
+    return [
+        runner.world_size,
+        float('EMAHook' in hooks),
+        float(str(runner.optim_wrapper.cast_dtype)[-2:]),
+        rate,
+        *losses,
+    ]
+
+
+def _test(*arguments: str) -> dict[str, float]:
+    return {name: float(value) for name, value in entry.test(entry.test_parser().parse_args(arguments)).items()}
+
+
+@pytest.mark.parametrize('task', CASES)
+def test_two_processes_in_bfloat16_then_test(task, repo, tmp_path):
+    """--launcher --amp --ema --auto-scale-lr --data-root for training; --tta --amp --out --show-dir for testing."""
+    config, options, write_data = CASES[task]
+    write_data(tmp_path / 'data')
+    common = [
+        str(repo / 'configs' / config),
+        '--data-root',
+        str(tmp_path / 'data'),
+        '--work-dir',
+        str(tmp_path / 'run'),
+    ]
+    extra = ['--amp', '--ema', '--auto-scale-lr', '--launcher', 'pytorch', '--cfg-options', *options]
+    for world_size, has_ema, precision, rate, *losses in run_forked(2, _train, *common, *extra):
+        assert (world_size, has_ema, precision) == (2, 1, 16)
+        base = entry.load_config(common[0])
+        batch = dict(option.split('=', 1) for option in options)['train_dataloader.batch_size']
+        scale = 2 * int(batch) / base.auto_scale_lr.base_batch_size
+        assert rate == pytest.approx(base.optim_wrapper.optimizer.lr * scale)
+        assert losses and all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+    checkpoint = str(next(path for path in (tmp_path / 'run').glob('*.pth') if not path.name.startswith('best')))
+    out = tmp_path / ('labels' if task == 'segmentation' else 'out.pkl')
+    pictures = tmp_path / 'pictures'
+    testing = [common[0], checkpoint, *common[1:], '--tta', '--amp', '--out', str(out), '--show-dir', str(pictures)]
+    # A detector this young is sure of nothing; without a threshold it has boxes to merge and to draw all the same.
+    more = ['model.test_cfg.score_thr=0.0'] if task == 'detection' else []
+    [metrics] = run_forked(1, _test, *testing, '--cfg-options', *options, *more)
+    assert 0 <= metrics[METRIC[task]] <= 100
+    assert [path for path in pictures.rglob('*') if path.suffix in ('.png', '.jpg')]
+    if task == 'segmentation':
+        assert len(list(out.iterdir())) == 4
+    else:
+        with open(out, 'rb') as file:
+            assert len(pickle.load(file)) == (4 if task == 'detection' else 8)
+
+
+def test_mask_rcnn_trains_in_bfloat16_and_tests(repo, tmp_path):
+    tiny_data.write_coco(tmp_path / 'data')
+    common = [str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'), '--data-root', str(tmp_path / 'data')]
+    common += ['--work-dir', str(tmp_path / 'run')]
+    [[_, _, precision, _, *losses]] = run_forked(1, _train, *common, '--amp', '--cfg-options', *tiny_data.DETECTION)
+    assert precision == 16
+    assert len(losses) == 4
+    assert all(math.isfinite(loss) for loss in losses)
+    checkpoint = str(tmp_path / 'run' / 'epoch_1.pth')
+    options = [*tiny_data.DETECTION, 'model.test_cfg.rcnn.score_thr=0.0']
+    [metrics] = run_forked(1, _test, common[0], checkpoint, *common[1:], '--amp', '--cfg-options', *options)
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'said'),
+    [
+        ('train.py', ['no_such_config.py'], 'no_such_config.py'),
+        ('test.py', ['CONFIG', 'no_such.pth'], 'no_such.pth'),
+    ],
+)
+def test_a_tool_reports_in_one_line(tool, arguments, said, repo, tmp_path):
+    arguments = [str(repo / 'configs/lightvit_t_imagenet.py') if item == 'CONFIG' else item for item in arguments]
+    ran = subprocess.run(
+        [sys.executable, repo / 'tools' / tool, *arguments, '--work-dir', tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    [line] = ran.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert said in line
+
+
+@pytest.mark.parametrize('parser', [entry.train_parser(), entry.test_parser()])
+def test_help_has_an_example(parser):
+    assert 'example: python tools/' in parser.format_help()
