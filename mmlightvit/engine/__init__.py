@@ -5,6 +5,7 @@ Importing the package registers its parts; ``python -m mmlightvit.engine`` is wh
 """
 
 from ..checkpoint import secure_loading
+from .compile import CompileBackboneHook, compile_backbones
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .nonfinite import NonFiniteError, NonFiniteGuard, OptimWrapper
 from .runner import Runner
@@ -17,6 +18,7 @@ secure_loading()
 __all__ = [
     'AmpOptimWrapper',
     'CheckpointHook',
+    'CompileBackboneHook',
     'DistributedDataParallel',
     'DrawSampler',
     'EpochBasedTrainLoop',
@@ -27,6 +29,7 @@ __all__ = [
     'ResumableBatchSampler',
     'Runner',
     'atomic_save',
+    'compile_backbones',
     'find_newest',
     'verify',
 ]

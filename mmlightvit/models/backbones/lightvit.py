@@ -8,7 +8,7 @@ Shape legend: B batch, H W token grid height and width, L = H * W image tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -134,10 +134,13 @@ class LightViTStage(nn.Module):
         self.window_size = window_size
         self.with_cp = with_cp
 
-    def forward(self, x_BHWC: Tensor, global_BTC: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x_BHWC: Tensor, global_BTC: Tensor | None, in_windows: bool | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """``in_windows`` is that of :meth:`TokenGrid.of`."""
         if self.downsample is not None:
             x_BHWC, global_BTC = self.downsample(x_BHWC, global_BTC)
-        grid = TokenGrid.of(x_BHWC, self.window_size)
+        grid = TokenGrid.of(x_BHWC, self.window_size, in_windows)
         x = grid.flatten(x_BHWC)
         if global_BTC is not None:
             x = torch.cat([x, global_BTC], dim=1)
@@ -193,6 +196,8 @@ class LightViT(BaseModule):
         >>> [tuple(f.shape) for f in backbone(torch.rand(1, 3, 224, 320))]
         [(1, 64, 28, 40), (1, 128, 14, 20), (1, 256, 7, 10)]
     """
+
+    _compiled_run: Callable[..., tuple[Tensor, ...]] | None = None
 
     def __init__(
         self,
@@ -289,14 +294,43 @@ class LightViT(BaseModule):
             nn.init.trunc_normal_(self.global_token, std=0.02)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self._compiled_run is None:
+            return self._run(image)
+        return self._compiled_run(image, self._is_aligned(*image.shape[-2:]))
+
+    def _run(self, image: Tensor, in_windows: bool | None = None) -> tuple[Tensor, ...]:
         x = self.patch_embed(image)
         tokens = None if self.global_token is None else self.global_token.expand(x.shape[0], -1, -1)
         outs = []
         for i, stage in enumerate(self.stages):
-            x, tokens = stage(x, tokens)
+            x, tokens = stage(x, tokens, in_windows)
             if i in self.out_indices:
                 outs.append(self._output(i, x, tokens))
         return tuple(outs)
+
+    def compile(self, **kwargs: Any) -> None:
+        """Compile the forward pass in place, for training and inference; keys of the state dict stay.
+
+        There is one graph for sizes whose grids are all multiples of the window and one for all others, each without
+        breaks and for any size and batch of its kind (torch makes another one for a batch of 1).
+
+        Args:
+            **kwargs: Those of :func:`torch.compile`; ``dynamic`` and ``fullgraph`` are true unless given.
+        """
+        self._compiled_run = torch.compile(self._run, **{'dynamic': True, 'fullgraph': True, **kwargs})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function belongs to this very module: a copy or a saved model is not compiled.
+        return {key: value for key, value in super().__getstate__().items() if key != '_compiled_run'}
+
+    def _is_aligned(self, height: int, width: int) -> bool:
+        """Whether the grids of all stages are multiples of the window, for an image of this size in pixels."""
+        window, stride = self.window_size or 1, self.patch_embed.stride
+        for _ in range(self.num_stages):
+            if (height + stride - 1) // stride % window or (width + stride - 1) // stride % window:
+                return False
+            stride *= 2
+        return True
 
     def _output(self, i: int, x_BHWC: Tensor, tokens: Tensor | None) -> Tensor:
         if self.out_type == 'featmap':

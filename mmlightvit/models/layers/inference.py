@@ -94,8 +94,8 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
 def _is_plain_inference(x: Tensor) -> bool:
     """No gradient, no compiler, no tracer and no mode that watches operators, such as a FLOP counter."""
     return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
         or torch.jit.is_tracing()
         or x.is_meta
         or _get_current_dispatch_mode() is not None
@@ -104,10 +104,10 @@ def _is_plain_inference(x: Tensor) -> bool:
 
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == 'cpu'
+        _is_plain_inference(x)
+        and x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and _is_plain_inference(x)
         and not torch.is_autocast_enabled('cpu')
     )
 

@@ -63,13 +63,22 @@ class TokenGrid(NamedTuple):
     real_keys: Tensor | None
 
     @classmethod
-    def of(cls, x_BHWC: Tensor, window: int | None) -> TokenGrid:
-        """The grid of a feature map; the module docstring says when it is kept in windows."""
+    def of(cls, x_BHWC: Tensor, window: int | None, in_windows: bool | None = None) -> TokenGrid:
+        """The grid of a feature map; the module docstring says when it is kept in windows.
+
+        Args:
+            x_BHWC: The feature map.
+            window: Window side S, or None.
+            in_windows: What the caller knows of the size: true where it is a multiple of the window, false to pad
+                in any case, None to find out. A compiled graph then serves every size of its kind.
+        """
         _, height, width, _ = x_BHWC.shape
         if window is None:
             return cls(height, width, None, False, None)
-        # A traced branch on the remainder would freeze to the example's size, so an export always pads.
-        if not torch.compiler.is_exporting() and height % window == 0 and width % window == 0:
+        if in_windows is None:
+            # A traced branch on the remainder would freeze to the example's size, so an export always pads.
+            in_windows = not torch.compiler.is_exporting() and height % window == 0 and width % window == 0
+        if in_windows:
             return cls(height, width, window, True, None)
         ones = x_BHWC.new_ones((1, height, width, 1), dtype=torch.bool)
         real_keys = window_partition(_pad(ones, window), window).view(1, 1, 1, -1)
