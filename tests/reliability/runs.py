@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner as StockRunner
 from torch import Tensor, nn
@@ -23,6 +24,27 @@ import mmlightvit.engine
 from mmlightvit.models.backbones import LightViT
 
 SIDE = 32
+
+
+class KillAt(Hook):
+    """Sends this process a signal at the end of an iteration.
+
+    Args:
+        at: Number of the iteration, from 1.
+        number: The signal.
+        rank: The rank that gets it.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, at: int, number: int, rank: int = 0) -> None:
+        self.at = at
+        self.number = number
+        self.rank = rank
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.at and runner.rank == self.rank:
+            os.kill(os.getpid(), self.number)
 
 
 class Sample:
@@ -171,17 +193,22 @@ def train(cfg: Any, stock: bool = False) -> Any:
 
 
 def fingerprint(runner: Any) -> str:
-    """A digest of the weights, the optimizer's state, the average's weights and the losses of the whole run."""
+    """A digest of weights and optimizer state; on rank 0 also of buffers, the average, losses and metrics of the run.
+
+    Other ranks have BatchNorm statistics and logs of their own, which are neither saved nor shown.
+    """
     digest = hashlib.sha256()
-    state = dict(model=runner.model.state_dict(), optimizer=runner.optim_wrapper.state_dict()['state'])
-    for hook in runner.hooks:
-        if hasattr(hook, 'ema_model'):
-            state['average'] = hook.ema_model.state_dict()
+    state: dict = dict(
+        parameters={name.removeprefix('module.'): value for name, value in runner.model.named_parameters()},
+        optimizer=runner.optim_wrapper.state_dict()['state'],
+    )
+    if runner.rank == 0:
+        state['buffers'] = dict(runner.model.named_buffers())
+        state['average'] = [hook.ema_model.state_dict() for hook in runner.hooks if hasattr(hook, 'ema_model')]
+        for key, history in sorted(runner.message_hub.log_scalars.items()):
+            if 'time' not in key and 'memory' not in key:
+                state[key] = history.data[0].tolist()
     _update(digest, state)
-    for key in ('train/loss', 'train/lr', 'val/score'):
-        history = runner.message_hub.log_scalars.get(key)
-        if history is not None:
-            digest.update(history.data[0].tobytes())
     return digest.hexdigest()
 
 
@@ -190,6 +217,9 @@ def _update(digest: Any, state: Any) -> None:
         for key in state:
             digest.update(str(key).encode())
             _update(digest, state[key])
+    elif isinstance(state, list):
+        for entry in state:
+            _update(digest, entry)
     elif isinstance(state, Tensor):
         digest.update(state.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import resource
+import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +390,40 @@ def test_max_pixels_is_the_limit(tmp_path: Path) -> None:
     runner = runner_of(tmp_path / 'work', folders(tmp_path), max_bad_share=0.5, max_pixels=3999)
     runner.train()
     assert '000.jpg: its header claims 100 x 40 pixels, more than max_pixels=3,999' in guard_lines(runner)[0]
+
+
+def _one_rank(folder: str, rank: int, port: int) -> None:
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    dataset = coco(Path(folder))
+    runner = runner_of(Path(folder) / f'work{rank}', dataset, max_bad_share=0.3)
+    runner.train()
+    guard = next(hook for hook in runner.hooks if type(hook).__name__ == 'DataGuardHook').guards[0]
+    (Path(folder) / f'states{rank}.json').write_text(json.dumps(guard.states.tolist()))
+    if rank == 0:
+        (Path(folder) / 'lines.json').write_text(json.dumps(guard_lines(runner)))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_agree_on_what_is_bad(tmp_path: Path) -> None:
+    """One bad file in the part of either rank; both know both, and the log has each once."""
+    planted.write_coco(tmp_path, images=8)
+    for index in (2, 5):
+        (tmp_path / 'train' / f'{index:03d}.jpg').write_bytes(b'')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context('fork')
+    ranks = [context.Process(target=_one_rank, args=(str(tmp_path), rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    for rank in range(2):
+        assert json.loads((tmp_path / f'states{rank}.json').read_text()) == [0, 0, 2, 0, 0, 2, 0, 0]
+    lines = json.loads((tmp_path / 'lines.json').read_text())
+    assert sum('002.jpg' in line for line in lines) == 1
+    assert sum('005.jpg' in line for line in lines) == 1
+    assert 'of 8 samples, 2 are bad' in lines[-1]
