@@ -206,7 +206,7 @@ def test_settings_out_of_range(settings: dict) -> None:
 
 
 def test_the_cost_for_a_sample_is_small(tmp_path: Path) -> None:
-    """The header is read before the pixels: at most a tenth of what decoding a photo of usual size takes."""
+    """The header is read before the pixels, which takes far less than decoding a photo of usual size."""
     dataset = folder_of(tmp_path)
     for index in range(6):
         planted.picture(index, 480, 640).save(tmp_path / 'images' / f'{index:03d}.jpg')
