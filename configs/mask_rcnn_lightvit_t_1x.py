@@ -5,7 +5,7 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     './_base_/mask_rcnn_lightvit.py',
-    'mmdet::_base_/datasets/coco_instance.py',
+    './_base_/coco_instance.py',
     './_base_/coco_1x.py',
     './_base_/detection.py',
 ]

@@ -6,7 +6,7 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
+    './_base_/coco_detection.py',
     'mmdet::retinanet/retinanet_tta.py',
     './_base_/coco_1x.py',
     './_base_/detection.py',

@@ -20,6 +20,7 @@ if find_spec('mmcv') is not None:
     _MODEL_LOCATIONS.append('mmlightvit.models.necks')
 if find_spec('mmpretrain') is not None:
     _MODEL_LOCATIONS.append('mmlightvit.models.heads')
+_METRIC_LOCATIONS = ['mmlightvit.evaluation'] if find_spec('mmdet') is not None else []
 
 MODELS = _root.Registry('model', parent=_root.MODELS, scope=SCOPE, locations=_MODEL_LOCATIONS)
 MODEL_WRAPPERS = _root.Registry(
@@ -36,3 +37,4 @@ OPTIM_WRAPPERS = _root.Registry(
 DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=['mmlightvit.engine'])
 DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=['mmlightvit.datasets'])
 TRANSFORMS = _root.Registry('transform', parent=_root.TRANSFORMS, scope=SCOPE, locations=['mmlightvit.datasets'])
+METRICS = _root.Registry('metric', parent=_root.METRICS, scope=SCOPE, locations=_METRIC_LOCATIONS)

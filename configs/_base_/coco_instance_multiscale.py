@@ -1,6 +1,6 @@
 # COCO with the multi-scale training of DETR and Swin: half of the time the short side is resized to 480-800; otherwise
 # the image is resized to 400, 500 or 600, cropped to 384-600 pixels a side, and resized like the first half.
-_base_ = 'mmdet::_base_/datasets/coco_instance.py'
+_base_ = './coco_instance.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
