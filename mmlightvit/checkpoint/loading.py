@@ -116,6 +116,7 @@ def plan(
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """A state dict that the model loads strictly, and what becomes of each key. Arguments as in :func:`load_into`."""
     name = name or 'checkpoint'
+    fresh = (fresh,) if isinstance(fresh, str) else fresh
     source = recognise(find_state_dict(checkpoint, name), name)
     expected = model.state_dict()
     report = LoadReport(name, str(source))

@@ -1,0 +1,161 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The wheel carries what mim and ``_base_ = 'mmlightvit::...'`` look for; a clean environment finds it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+import mmlightvit.registry  # noqa: F401 - makes our package known to mmengine
+from mmlightvit.config_paths import configs_folder
+
+CONFIG = 'mask_rcnn_lightvit_t_1x.py'
+
+
+def run(*command: object, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def wheel(repo, tmp_path_factory) -> Path:
+    """The wheel, built from a copy, so that no build folder is left in the checkout."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    source.mkdir()
+    for name in ('mmlightvit', 'configs', 'tools', 'requirements'):
+        shutil.copytree(repo / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml'):
+        shutil.copy(repo / name, source / name)
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--no-deps',
+        '--no-build-isolation',
+        '--no-index',
+        '--wheel-dir',
+        folder,
+        source,
+        cwd=folder,
+    )
+    (path,) = folder.glob('mmlightvit-*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def source(wheel) -> Path:
+    """What the wheel was built from."""
+    return wheel.parent / 'source'
+
+
+def test_wheel_carries_configs_tools_and_index(source, wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f'mmlightvit/.mim/{path.relative_to(source)}'
+        for folder in ('configs', 'tools')
+        for path in (source / folder).rglob('*')
+        if path.is_file() and path.suffix != '.pyc'
+    }
+    assert len(expected) > 50
+    assert names >= expected | {'mmlightvit/.mim/model-index.yml'}
+    assert names >= {
+        f'{path.relative_to(source)}' for path in (source / 'mmlightvit').rglob('*.py') if '.mim' not in path.parts
+    }
+    assert not any('__pycache__' in name or name.startswith('tests') for name in names)
+
+
+def test_wheel_requires_no_distribution_that_excludes_another(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith('METADATA'))
+        metadata = archive.read(name).decode()
+    required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra ==' not in line]
+    assert any('safetensors' in line for line in required)
+    assert not any(name in line for line in required for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmpretrain'))
+    assert 'Requires-Dist: onedl-mmengine==0.10.12; extra == "toolboxes"' in metadata.replace("'", '"')
+    assert 'Requires-Python: >=3.10' in metadata
+
+
+SCRIPT = f"""
+import importlib.metadata, pathlib, runpy, sys
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.utils import get_installed_path
+import mmlightvit.registry
+
+package = pathlib.Path(mmlightvit.__file__).parent
+assert pathlib.Path(sys.prefix) in package.parents, package
+assert pathlib.Path(get_installed_path('mmlightvit')) == package
+assert importlib.metadata.version('mmlightvit') == mmlightvit.__version__
+cfg = Config.fromfile('user.py')
+assert cfg.model.backbone.type == 'mmlightvit.LightViT'
+assert cfg.model.backbone.arch == 'small'
+assert cfg.model.type == 'MaskRCNN'
+assert cfg.default_scope == 'mmdet'
+cfg = get_config('mmlightvit::lightvit_t_imagenet.py', pretrained=True)
+assert cfg.filename == str(package / '.mim' / 'configs' / 'lightvit_t_imagenet.py')
+assert '://' in cfg.model_path
+print('found')
+sys.argv = ['train.py', '--help']
+runpy.run_path(str(package / '.mim' / 'tools' / 'train.py'), run_name='__main__')
+"""
+
+
+def test_a_clean_environment_finds_configs(wheel, tmp_path):
+    run(sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv', cwd=tmp_path)
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    site = Path(run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=tmp_path).strip())
+    # The toolboxes of this environment, behind the clean one's own packages.
+    (site / 'toolboxes.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        '--python',
+        python,
+        'install',
+        '--no-deps',
+        '--no-index',
+        '--quiet',
+        wheel,
+        cwd=tmp_path,
+    )
+    (tmp_path / 'user.py').write_text(f"_base_ = 'mmlightvit::{CONFIG}'\nmodel = dict(backbone=dict(arch='small'))\n")
+    out = run(python, '-W', 'ignore', '-c', SCRIPT, cwd=tmp_path)
+    assert 'found\n' in out
+    assert 'usage: ' in out
+
+
+def test_in_a_checkout_too(repo, tmp_path):
+    assert configs_folder() in (repo / 'configs', repo / 'mmlightvit' / '.mim' / 'configs')
+    (tmp_path / 'user.py').write_text("_base_ = 'mmlightvit::ablation/table6_2_global_tokens.py'\n")
+    cfg = Config.fromfile(tmp_path / 'user.py')
+    assert cfg.model.backbone.num_global_tokens == 2
+    # Our types are named with our scope; all others are left to the toolbox of the config.
+    assert '_scope_' not in cfg.model
+    assert Config.fromfile(repo / 'configs' / 'ablation' / 'table6_2_global_tokens.py').model == cfg.model
+
+
+def test_other_packages_are_found_as_before():
+    with pytest.raises(ValueError, match='please specify the package name'):
+        get_config('mmdet::no_folder.py')
