@@ -1,0 +1,82 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Requests to stop, and the lock of the work directory."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmlightvit.engine import signals
+from mmlightvit.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))
+
+import forks
+
+
+def test_a_signal_is_a_request_and_the_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with signals.graceful_stop(world_size=1):
+        assert signals.requested() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested() == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # no more than the first
+    assert signals.requested() is None
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_second_ctrl_c_interrupts_at_once():
+    with signals.graceful_stop(world_size=1):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_a_rank_that_hangs_leaves_after_the_grace(tmp_path):
+    def hang():
+        with signals.graceful_stop(world_size=2, grace=0.3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+    begin = time.monotonic()
+    assert forks.run(hang, tmp_path / 'out') == 143
+    assert time.monotonic() - begin < 10
+    assert 'did not end within' in (tmp_path / 'out').read_text()
+
+
+def test_a_worker_ignores_what_the_main_process_decides():
+    def worker():
+        seen = []
+        signals.init_worker(seen.append, 3)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [3]
+
+    assert forks.run(worker) == 0
+
+
+def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):
+    def hold():
+        signals.WorkDirLock(tmp_path).acquire()
+        (tmp_path / 'held').touch()
+        time.sleep(60)
+
+    pid = forks.start(hold)
+    while not (tmp_path / 'held').exists():
+        time.sleep(0.01)
+    lock = signals.WorkDirLock(tmp_path)
+    with pytest.raises(UserError, match=f'in use by process {pid} on '):
+        lock.acquire()
+    os.kill(pid, signal.SIGKILL)
+    forks.wait(pid)
+    lock.acquire()
+    lock.release()
+
+
+def test_a_missing_work_directory_is_said(tmp_path):
+    with pytest.raises(UserError, match='cannot write to the work directory'):
+        signals.WorkDirLock(tmp_path / 'absent').acquire()
