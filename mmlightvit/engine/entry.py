@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -114,6 +115,13 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='change settings of the config, e.g. train_dataloader.batch_size=4 model.backbone.arch=small',
     )
     parser.add_argument('--compile', action='store_true', help='compile the backbone on its first batch')
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='default',
+        metavar='MODE',
+        help='compile the backbone with torch.compile in MODE (default "default"); takes minutes on the first batch',
+    )
     parser.add_argument('--launcher', choices=launch.LAUNCHERS, default='none', help='what started the processes')
     parser.add_argument('--local-rank', '--local_rank', type=int, help='set by older launchers; LOCAL_RANK wins')
 
@@ -152,6 +160,8 @@ def _apply_common(cfg: Config, args: argparse.Namespace) -> None:
         cfg.merge_from_dict(args.cfg_options)
     if args.compile:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmlightvit.CompileBackboneHook')]
+    if args.compile is not None:
+        use_compile(cfg, args.compile)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -226,7 +236,7 @@ def use_ema(cfg: Config, momentum: float) -> None:
     """
     if not 0 < momentum < 1:
         raise UserError(f'--ema expects a momentum between 0 and 1, the share of the new weights; got {momentum}')
-    hooks = cfg.setdefault('custom_hooks', []) or []
+    hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
         if isinstance(hook, dict) and str(hook.get('type')).endswith('EMAHook'):
             hook['momentum'] = momentum
@@ -234,6 +244,23 @@ def use_ema(cfg: Config, momentum: float) -> None:
     # Before the checkpoint hook, so that what is saved as the model is the average.
     hook = ConfigDict(type='mmengine.EMAHook', momentum=momentum, priority='ABOVE_NORMAL')
     cfg.custom_hooks = [*hooks, hook]
+
+
+def use_compile(cfg: Config, mode: str) -> None:
+    """Compile the backbone. A config that does so already only gets the mode.
+
+    Raises:
+        UserError: torch.compile has no such mode.
+    """
+    if mode not in torch._inductor.list_mode_options():
+        expected = ', '.join(torch._inductor.list_mode_options())
+        raise UserError(f'--compile expects a mode of torch.compile ({expected}), got {mode}')
+    hooks = cfg.get('custom_hooks') or []
+    for hook in hooks:
+        if isinstance(hook, dict) and str(hook.get('type')).endswith('CompileBackboneHook'):
+            hook['mode'] = mode
+            return
+    cfg.custom_hooks = [*hooks, ConfigDict(type='mmlightvit.CompileBackboneHook', mode=mode)]
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
@@ -267,6 +294,7 @@ def show_predictions(cfg: Config, *, window: bool, folder: str | None, wait_time
     out_dir = None if folder is None else os.path.abspath(folder)
     if cfg.default_scope == 'mmpretrain':
         hook.enable = True
+        hook.interval = 1
         hook.out_dir = out_dir
         return
     hook.draw = True
@@ -318,6 +346,11 @@ def use_tta(cfg: Config) -> None:
     missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
     if missing:
         raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
+    if cfg.default_scope == 'mmpretrain' and cfg.default_hooks.get('visualization', {}).get('enable'):
+        raise UserError(
+            "--tta with --show or --show-dir: mmpretrain draws the network's input, of which there are several then; "
+            'leave one of them out'
+        )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset = cfg.test_dataloader.dataset
     while isinstance(dataset.get('dataset'), dict):
