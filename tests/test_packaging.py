@@ -96,7 +96,7 @@ def test_wheel_requires_no_distribution_that_excludes_another(wheel):
     assert 'Requires-Python: >=3.10' in metadata
 
 
-SCRIPT = f"""
+SCRIPT = """
 import importlib.metadata, pathlib, runpy, sys
 from mmengine.config import Config
 from mmengine.hub import get_config
