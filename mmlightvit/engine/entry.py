@@ -114,7 +114,6 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. train_dataloader.batch_size=4 model.backbone.arch=small',
     )
-    parser.add_argument('--compile', action='store_true', help='compile the backbone on its first batch')
     parser.add_argument(
         '--compile',
         nargs='?',
@@ -158,8 +157,6 @@ def _apply_common(cfg: Config, args: argparse.Namespace) -> None:
         move_data_root(cfg, os.path.expanduser(args.data_root))
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    if args.compile:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmlightvit.CompileBackboneHook')]
     if args.compile is not None:
         use_compile(cfg, args.compile)
     cfg.launcher = args.launcher
