@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -249,8 +248,10 @@ def use_compile(cfg: Config, mode: str) -> None:
     Raises:
         UserError: torch.compile has no such mode.
     """
-    if mode not in torch._inductor.list_mode_options():
-        expected = ', '.join(torch._inductor.list_mode_options())
+    from torch._inductor import list_mode_options
+
+    if mode not in list_mode_options():
+        expected = ', '.join(list_mode_options())
         raise UserError(f'--compile expects a mode of torch.compile ({expected}), got {mode}')
     hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
