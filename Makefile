@@ -5,11 +5,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH ?= torch==2.11.0 torchvision==0.26.0
-SEED ?= 0
 VENV := .venv
 STAMPS := $(VENV)/.stamps
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The versions that .venv was made with, if it is there.
+TORCH ?= $(or $(shell cat $(STAMPS)/torch-wanted 2>/dev/null),torch==2.11.0 torchvision==0.26.0)
+SEED ?= 0
 PY := $(VENV)/bin/python
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # The demos' tensors are small: more than four threads only wait for each other.
@@ -67,6 +68,7 @@ $(STAMPS)/requirements: requirements/runtime.txt requirements/tests.txt $(STAMPS
 
 $(STAMPS)/package: pyproject.toml $(wildcard setup.py) $(STAMPS)/requirements
 	$(PY) -m pip install --no-build-isolation --no-deps -e .
+	$(PY) tools/misc/check_env.py
 	@touch $@
 
 # -- demos ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,12 @@ strides = [4, 8, 16, 32]
 roi_extractor = dict(roi_layer=dict(sampling_ratio=1), out_channels=width, featmap_strides=strides)
 model = dict(
     backbone=_base_.lightvit_digits,
-    neck=dict(in_channels=_base_.lightvit_digits.arch.embed_dims, out_channels=width, num_outs=len(strides)),
+    neck=dict(
+        in_channels=_base_.lightvit_digits.arch.embed_dims,
+        out_channels=width,
+        num_outs=len(strides),
+        num_transposed=0,  # the backbone has stride 4 already
+    ),
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
@@ -21,12 +26,19 @@ model = dict(
         bbox_roi_extractor=roi_extractor,
         bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=10, reg_class_agnostic=True),
         mask_roi_extractor=roi_extractor,
-        mask_head=dict(num_convs=2, in_channels=width, conv_out_channels=width, num_classes=10, class_agnostic=True),
+        mask_head=dict(
+            num_convs=3,
+            in_channels=width,
+            conv_out_channels=width,
+            num_classes=10,
+            class_agnostic=True,
+            loss_mask=dict(loss_weight=2.0),
+        ),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.25)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=20)),
 )

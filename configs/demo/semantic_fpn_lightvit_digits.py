@@ -18,9 +18,17 @@ model = dict(
         type='mmlightvit.LightViTFPN',
         in_channels=_base_.lightvit_digits.arch.embed_dims,
         out_channels=width,
-        num_outs=4,
+        num_outs=3,
+        num_transposed=0,
     ),
-    decode_head=dict(in_channels=[width] * 4, channels=width, num_classes=11, norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=[width] * 3,
+        in_index=[0, 1, 2],
+        feature_strides=[4, 8, 16],
+        channels=width,
+        num_classes=11,
+        norm_cfg=norm_cfg,
+    ),
 )
 
 data_root = 'data/digits/segmentation/'

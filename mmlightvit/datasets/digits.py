@@ -66,9 +66,9 @@ class DigitsSettings:
     seed: int = 0
     min_digits: int = 1
     max_digits: int = 3
-    min_height: int = 44
-    max_height: int = 96
-    min_visible: float = 0.8
+    min_height: int = 56
+    max_height: int = 108
+    min_visible: float = 0.85
     val_share: float = 0.2
 
     def __post_init__(self) -> None:
@@ -171,8 +171,8 @@ def glyph(scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:
     scale = height / (strokes.shape[0] - 2)
     shape = [max(1, round(side * scale)) for side in strokes.shape]
     large = np.asarray(Image.fromarray(strokes).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
-    # A stroke is where the enlarged ink passes 0.4; a ramp of 0.2 around it gives a soft edge.
-    alpha = np.clip((large - 0.3) / 0.2, 0, 1).astype(np.float32)
+    # A stroke is where the enlarged ink passes 0.35; a ramp of 0.2 around it gives a soft edge.
+    alpha = np.clip((large - 0.25) / 0.2, 0, 1).astype(np.float32)
     solid = alpha >= 0.5
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
