@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..checkpoint.reading import CheckpointUnavailable, download
 from ..errors import UserError
 from .data_root import DatasetEntry, evaluators, leaf_datasets
 
@@ -30,10 +31,10 @@ def check_training(cfg: Config) -> None:
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
-    elif not cfg.get('resume'):
-        check_initial_weights(cfg)
     for split in ('train', 'val'):
         check_data(cfg, split)
+    if not cfg.get('resume'):
+        check_initial_weights(cfg)
 
 
 def check_testing(cfg: Config, checkpoint: str) -> None:
@@ -67,17 +68,20 @@ def check_work_dir(path: str) -> None:
 
 
 def check_initial_weights(cfg: Config) -> None:
-    """Local files that the model's parts start from (``init_cfg``) exist. Addresses are left to the download.
+    """The files that the model's parts start from (``init_cfg``) exist; those at a web address are fetched now.
 
     Raises:
-        UserError: A file does not exist.
+        UserError: A file does not exist, or cannot be fetched.
     """
     for key, checkpoint in _pretrained(cfg.get('model'), 'model'):
-        if not _exists(checkpoint):
-            raise UserError(
-                f'pretrained weights not found: {checkpoint}; '
-                f'use --cfg-options {key}.checkpoint=FILE, or {key}=None to train from scratch'
-            )
+        change = f'use --cfg-options {key}.checkpoint=FILE, or {key}=None to train from scratch'
+        if checkpoint.startswith(('http://', 'https://')):
+            try:
+                download(checkpoint)
+            except CheckpointUnavailable as error:
+                raise UserError(f'{error} To change it, {change}') from error
+        elif not _exists(checkpoint):
+            raise UserError(f'pretrained weights not found: {checkpoint}; {change}')
 
 
 def _pretrained(value: Any, key: str) -> Iterator[tuple[str, str]]:

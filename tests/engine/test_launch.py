@@ -116,6 +116,7 @@ def test_dist_train_hands_over_to_torchrun(repo, tmp_path, monkeypatch, capsys):
     tiny_data.write_coco(tmp_path / 'data', images=1)
     config = str(repo / 'configs/mask_rcnn_lightvit_t_1x.py')
     options = ['--data-root', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'run')]
+    options += ['--cfg-options', 'model.backbone.init_cfg=None']
     _, err, started = _call_dist_script(monkeypatch, capsys, 'train', config, '2', *options, gpus=0)
     assert 'no GPU is visible: 2 CPU processes' in err
     [command] = started

@@ -10,10 +10,17 @@ import sys
 import pytest
 import tiny_data
 
+from mmlightvit.checkpoint import CheckpointUnavailable
 from mmlightvit.engine import entry
 from mmlightvit.errors import UserError
 
 WEIGHTS = 'model.backbone.init_cfg.checkpoint'
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """The address that the configs start from has been fetched, without a network."""
+    monkeypatch.setattr('mmlightvit.engine.preflight.download', lambda address: None)
 
 
 @pytest.fixture
@@ -91,6 +98,19 @@ def test_each_wrong_option_is_explained(arguments, said, coco):
     with pytest.raises(UserError) as caught:
         _train(*coco, *arguments)
     assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+def test_an_address_that_cannot_be_had_is_named_with_the_overrides(coco, monkeypatch):
+    def fail(address):
+        raise CheckpointUnavailable(f'{address} cannot be had.')
+
+    monkeypatch.setattr('mmlightvit.engine.preflight.download', fail)
+    with pytest.raises(UserError) as caught:
+        _train(*coco)
+    said = str(caught.value)
+    assert 'lightvit_tiny_78.7.ckpt cannot be had' in said
+    assert f'{WEIGHTS}=FILE' in said
+    assert 'model.backbone.init_cfg=None to train from scratch' in said
 
 
 def test_resume_reads_no_initial_weights(coco, tmp_path):
