@@ -372,7 +372,10 @@ def build_model(cfg: Mapping[str, Any]) -> nn.Module:
         import_modules_from_strings(**cfg['custom_imports'])
     try:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            return MODELS.build(Config(dict(model=copy.deepcopy(dict(model_cfg)))).model)
+            built = Config(dict(model=copy.deepcopy(dict(model_cfg)))).model
+            if cfg.get('data_preprocessor') is not None:
+                built.setdefault('data_preprocessor', copy.deepcopy(cfg['data_preprocessor']))  # as the runner does
+            return MODELS.build(built)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise UserError(f'the model of the config cannot be built ({type(error).__name__}: {error})') from error
 

@@ -56,8 +56,13 @@ def to_pixels(values: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     rows, columns = values.shape
     if rows * stride < height or columns * stride < width:
         raise ValueError(f'a grid of {rows}x{columns} tokens of {stride} px does not cover {height}x{width} px')
-    grown = F.interpolate(values[None, None], scale_factor=stride, mode='bilinear', align_corners=False)
-    return grown[0, 0, :height, :width]
+    # Beyond the border the map falls off a little, so that a peak in a border token lies at the token's centre, as it
+    # does elsewhere, and not anywhere between there and the edge.
+    ringed = F.pad(values[None, None], (1, 1, 1, 1), mode='replicate')
+    fall = torch.full_like(ringed, 0.9)
+    fall[..., 1:-1, 1:-1] = 1
+    grown = F.interpolate(ringed * fall, scale_factor=stride, mode='bilinear', align_corners=False)
+    return grown[0, 0, stride : stride + height, stride : stride + width]
 
 
 def choose(
@@ -141,9 +146,9 @@ def draw_sheet(
     aspect = min(max(size[1] / size[0], 1 / 3), 3)
     tile = _Tile(height=(_TILE_AREA / aspect) ** 0.5, width=(_TILE_AREA * aspect) ** 0.5)
     groups = [shown[i : i + _TOKENS_PER_LINE] for i in range(0, len(shown), _TOKENS_PER_LINE)]
-    group_height = 2 * (tile.height + _GAP) + _TITLE
+    group_height = 2 * (tile.height + _TITLE)
     row_height = _LABEL + len(groups) * group_height + _GAP
-    width = _LEFT + (len(groups[0]) + 1) * (tile.width + _GAP) + _LEFT + _GATE_WIDTH + 3 * _GAP
+    width = _LEFT + (len(groups[0]) + 1) * (tile.width + _GAP) + _LEFT + _GATE_WIDTH + 6 * _GAP
     height = _LABEL + 2 * _GAP + len(rows) * row_height
     figure = Figure(figsize=(width, height))
 
@@ -160,13 +165,13 @@ def draw_sheet(
         picture.imshow(_shrink(pixels, tile))
         picture.set_title('image', fontsize=9, pad=3)
         picture.axis('off')
-        _spatial_gate(place(_GAP, top + _TITLE + tile.height + 0.32, tile.width, tile.height - 0.2), pixels, m, tile)
+        _spatial_gate(place(_GAP, top + 2 * _TITLE + tile.height, tile.width, tile.height), pixels, m, tile)
         gathered = {token: to_pixels(m.aggregation[0, token], m.stride, size) for token in shown}
         delivered = {token: to_pixels(m.broadcast[0, token], m.stride, size) for token in shown}
         low, high = (float(f(torch.stack(list(delivered.values())))) for f in (torch.min, torch.max))
         for g, group in enumerate(groups):
             upper = top + g * group_height + _TITLE
-            lower = upper + tile.height + _GAP
+            lower = upper + tile.height + _TITLE
             for column, token in enumerate(group):
                 left = _GAP + tile.width + _LEFT + _GAP + column * (tile.width + _GAP)
                 # What matters of a token's aggregation is where it is highest, so each map has a scale of its own.

@@ -1,0 +1,344 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Timing models against each other so that the ratio can be believed on a machine that is not quiet.
+
+All models of a case take turns, round by round and in both directions, and each round gives one ratio per model: what
+slows the machine down slows both. Reported are the median ratio and a bootstrap interval of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmlightvit.errors import UserError
+
+DTYPES: Mapping[str, torch.dtype] = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+MODES = ('inference', 'training')
+FORMS = ('eager', 'compiled', 'graph')
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        mode: ``'inference'``, or ``'training'``: forward, backward and clearing of gradients.
+        form: ``'eager'``, ``'compiled'`` (torch.compile), or ``'graph'`` (a replayed CUDA graph, inference only).
+        dtype: ``'float32'``, or ``'bf16'`` or ``'fp16'``: cast weights in inference, autocast in training.
+        device: A torch device, such as ``'cpu'`` or ``'cuda'``.
+        batch: Images per step.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
+
+    mode: str = 'inference'
+    form: str = 'eager'
+    dtype: str = 'float32'
+    device: str = 'cpu'
+    batch: int = 1
+    height: int = 224
+    width: int = 224
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ('mode', self.mode, MODES),
+            ('form', self.form, FORMS),
+            ('dtype', self.dtype, DTYPES),
+        ):
+            if value not in known:
+                raise UserError(f'{name}: expected one of {", ".join(known)}, got {value!r}')
+        if min(self.batch, self.height, self.width) < 1:
+            raise UserError(f'batch and size: expected at least 1, got {self.batch}, {self.height}x{self.width}')
+        if self.form == 'graph' and (self.mode != 'inference' or torch.device(self.device).type != 'cuda'):
+            raise UserError('form graph: expected inference on a CUDA device; use eager or compiled here')
+
+    def __str__(self) -> str:
+        return f'{self.mode}, {self.form}, {self.dtype}, {self.device}, {self.batch} x {self.height}x{self.width}'
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model in one case.
+
+    Attributes:
+        name: Name of the model.
+        case: What was timed.
+        seconds: Seconds per step, one entry per round.
+        ratios: The first model's seconds over this model's, round by round: above 1 is faster than the first.
+        peak_bytes: Most memory in use during a step beyond the model's, or None where it cannot be told.
+    """
+
+    name: str
+    case: Case
+    seconds: tuple[float, ...]
+    ratios: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        """Median seconds per step."""
+        return statistics.median(self.seconds)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second at the median."""
+        return self.case.batch / self.median
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of the seconds over their median."""
+        low, high = np.quantile(self.seconds, [0.25, 0.75])
+        return float(high - low) / self.median
+
+    @property
+    def ratio(self) -> float:
+        """Median of the paired ratios."""
+        return statistics.median(self.ratios)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the median ratio."""
+        return bootstrap_interval(self.ratios)
+
+
+def bootstrap_interval(values: Sequence[float], level: float = 0.95, resamples: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median, with a fixed seed.
+
+    Args:
+        values: The sample, at least one value.
+        level: Confidence level in (0, 1).
+        resamples: Number of resamples.
+    """
+    draws = np.random.default_rng(0).choice(np.asarray(values), (resamples, len(values)))
+    low, high = np.quantile(np.median(draws, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def compare(
+    models: Mapping[str, nn.Module], case: Case, rounds: int = 15, seconds: float = 0.3, progress: bool = True
+) -> list[Timing]:
+    """Time models in turns.
+
+    Args:
+        models: Name to model; the first is what the others are compared with. They are moved and cast in place.
+        case: What to time.
+        rounds: Rounds, >= 1; every model runs once in each.
+        seconds: About how long a model runs in each round.
+        progress: Whether to say on stderr what is being timed.
+    """
+    if rounds < 1:
+        raise UserError(f'rounds: expected at least 1, got {rounds}')
+    steps, repeats, peaks = {}, {}, {}
+    for name, model in models.items():
+        _say(progress, f'{case}: preparing {name}')
+        with _context(case):
+            steps[name] = _step(model, case)
+            steps[name]()
+            _sync(case)
+            repeats[name] = max(1, int(seconds / _time(steps[name], 1, case)))
+            peaks[name] = _peak_memory(steps[name], case)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for i in range(rounds):
+        for name in list(models) if i % 2 == 0 else reversed(list(models)):
+            with _context(case):
+                times[name].append(_time(steps[name], repeats[name], case))
+        _say(progress, f'{case}: round {i + 1} of {rounds}')
+    first = times[next(iter(models))]
+    return [
+        Timing(name, case, tuple(t), tuple(a / b for a, b in zip(first, t)), peaks[name]) for name, t in times.items()
+    ]
+
+
+def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, float]:
+    """Median seconds of the stem and of each stage in an eager forward pass.
+
+    Args:
+        backbone: A ``LightViT``.
+        case: Its device, dtype, batch and size are used.
+        rounds: Forward passes, >= 1.
+    """
+    parts = {'stem': backbone.patch_embed}
+    parts.update({f'stage {i}': stage for i, stage in enumerate(backbone.stages)})  # type: ignore[arg-type]
+    starts: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in parts}
+
+    def enter(name: str) -> None:
+        _sync(case)
+        starts[name] = time.perf_counter()
+
+    def leave(name: str) -> None:
+        _sync(case)
+        times[name].append(time.perf_counter() - starts[name])
+
+    handles = []
+    for name, part in parts.items():
+        handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        with _context(case):
+            step = _step(backbone, case)
+            for _ in range(rounds + 1):
+                step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of the machine, measured in the same run.
+
+    Attributes:
+        bytes_per_second: Of copying a large tensor, reads and writes counted.
+        flops_per_second: Of a large matrix product, two per multiply-add.
+    """
+
+    bytes_per_second: float
+    flops_per_second: float
+
+    @classmethod
+    def measure(cls, case: Case) -> Machine:
+        """Measure with the case's device and dtype: the best of ten."""
+        device = torch.device(case.device)
+        large = device.type == 'cuda'
+        source = torch.ones((1 << 28 if large else 1 << 25), device=device)
+        target, side = torch.empty_like(source), 8192 if large else 1536
+        a = torch.randn(side, side, device=device, dtype=DTYPES[case.dtype])
+        copying = min(_time(lambda: target.copy_(source), 1, case) for _ in range(10))
+        product = min(_time(lambda: a @ a, 1, case) for _ in range(10))
+        return cls(2 * source.numel() * source.element_size() / copying, 2 * side**3 / product)
+
+    def floor(self, macs: int, num_bytes: int) -> float:
+        """Seconds that so many multiply-adds and bytes take at least."""
+        return max(2 * macs / self.flops_per_second, num_bytes / self.bytes_per_second)
+
+
+def environment(device: str) -> str:
+    """Hardware, versions and threads, in one line."""
+    if torch.device(device).type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path('/proc/cpuinfo')
+        lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+        models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+        name = f'{models[0] if models else "CPU"}, {torch.get_num_threads()} threads'
+    return f'{name}; torch {torch.__version__}, Python {sys.version.split()[0]}'
+
+
+def plot(timings: Sequence[Timing], path: str | Path) -> None:
+    """Bars of the median ratios with their intervals, one group per case, as a picture file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 + 0.45 * len(timings)), layout='constrained')
+    axes = figure.subplots()
+    for i, timing in enumerate(timings):
+        low, high = timing.interval
+        errors = [[max(timing.ratio - low, 0)], [max(high - timing.ratio, 0)]]
+        axes.barh(i, timing.ratio, xerr=errors, capsize=3, color='tab:blue')
+    axes.set_yticks(range(len(timings)), [f'{t.name}\n{t.case}' for t in timings], fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_xlabel('speed over the first model of the case (median paired ratio, 95 % interval)')
+    figure.savefig(path, dpi=150)
+
+
+def _say(progress: bool, text: str) -> None:
+    if progress:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _sync(case: Case) -> None:
+    if torch.device(case.device).type == 'cuda':
+        torch.cuda.synchronize(case.device)
+
+
+def _time(step: Callable[[], Any], repeats: int, case: Case) -> float:
+    _sync(case)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    _sync(case)
+    return (time.perf_counter() - start) / repeats
+
+
+@contextmanager
+def _context(case: Case) -> Iterator[None]:
+    is_training = case.mode == 'training'
+    autocast = is_training and case.dtype != 'float32'
+    device = torch.device(case.device).type
+    with (
+        nullcontext() if is_training else torch.inference_mode(),
+        torch.autocast(device, DTYPES[case.dtype], enabled=autocast) if autocast else nullcontext(),
+    ):
+        yield
+
+
+def _step(model: nn.Module, case: Case) -> Callable[[], Any]:
+    """One call of it is one step of the case."""
+    is_training = case.mode == 'training'
+    dtype = torch.float32 if is_training else DTYPES[case.dtype]
+    model.to(device=case.device, dtype=dtype).train(is_training)
+    if case.form == 'compiled':
+        # In place; a LightViT inside has its own way, with one graph for all sizes of a kind, which is not timed
+        # here: every model of a case is compiled alike, for its one size.
+        model.compile(dynamic=False)
+    elif model._compiled_call_impl is not None:
+        raise UserError('models that were compiled cannot be timed eagerly again: build them anew for each case')
+    image = torch.randn(case.batch, 3, case.height, case.width, device=case.device, dtype=dtype)
+    if case.form == 'graph':
+        return _capture(model, image)
+    if not is_training:
+        return lambda: model(image)
+
+    def train() -> None:
+        sum(out.float().mean() for out in _tensors(model(image))).backward()  # type: ignore[union-attr]
+        model.zero_grad(set_to_none=True)
+
+    return train
+
+
+def _capture(model: nn.Module, image: Tensor) -> Callable[[], Any]:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            model(image)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model(image)
+    return graph.replay
+
+
+def _tensors(outputs: Any) -> Sequence[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
+    """Bytes in use at most during a step, beyond those before it."""
+    gc.collect()
+    if torch.device(case.device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(case.device)
+        before = torch.cuda.memory_allocated(case.device)
+        step()
+        _sync(case)
+        return torch.cuda.max_memory_allocated(case.device) - before
+    status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
+    if not (status.is_file() and reset.is_file()):
+        return None
+    reset.write_text('5')  # sets the high-water mark back to what is resident now
+    step()
+    fields = dict(line.split(':', 1) for line in status.read_text().splitlines() if line.startswith('Vm'))
+    return int(fields['VmHWM'].split()[0]) * 1024
