@@ -1,8 +1,8 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """What tools/dist_train.sh and tools/dist_test.sh run: check everything once, then hand over to torchrun.
 
-``python -m mmlightvit.engine train CONFIG PROCESSES [options]``
-``python -m mmlightvit.engine test CONFIG CHECKPOINT PROCESSES [options]``
+``python -m mmlightvit.engine tools/train.py CONFIG PROCESSES [options]``
+``python -m mmlightvit.engine tools/test.py CONFIG CHECKPOINT PROCESSES [options]``
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from mmlightvit.engine import entry, launch
 from mmlightvit.errors import UserError, exit_on_user_error
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 USAGE = {
     'train': 'tools/dist_train.sh CONFIG GPUS [options of tools/train.py]',
     'test': 'tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]',
@@ -31,7 +30,8 @@ Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT for several machines, CUDA_
 
 @exit_on_user_error
 def main() -> int:
-    what, *arguments = sys.argv[1:]
+    tool, arguments = Path(sys.argv[1]), sys.argv[2:]
+    what = tool.stem
     if not arguments or arguments[0] in ('-h', '--help'):
         print(f'usage: {USAGE[what]}\n\nexample: {EXAMPLE[what]}\n\n{NOTE}')
         return 0 if arguments else 2
@@ -42,7 +42,7 @@ def main() -> int:
     forwarded = arguments[:position] + arguments[position + 1 :]
     gpus = torch.cuda.device_count()
     plan = launch.plan_launch(
-        TOOLS / f'{what}.py',
+        tool,
         forwarded,
         int(count),
         gpus=gpus,

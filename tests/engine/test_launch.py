@@ -14,6 +14,7 @@ from mmlightvit.engine import __main__ as dist_script
 from mmlightvit.engine import launch
 from mmlightvit.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path('tools/train.py')
 
 
@@ -72,7 +73,8 @@ def test_one_failing_rank_fails_the_job(tmp_path):
 
 
 def _call_dist_script(monkeypatch, capsys, *arguments, gpus):
-    monkeypatch.setattr(sys, 'argv', ['dist', *arguments])
+    what, *arguments = arguments
+    monkeypatch.setattr(sys, 'argv', ['dist', str(ROOT / 'tools' / f'{what}.py'), *arguments])
     monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
     started = []
     monkeypatch.setattr(os, 'execv', lambda program, command: started.append(command))
