@@ -76,7 +76,8 @@ class Timing:
         case: What was timed.
         seconds: Seconds per step, one entry per round.
         ratios: The first model's seconds over this model's, round by round: above 1 is faster than the first.
-        peak_bytes: Most memory in use during a step beyond the model's, or None where it cannot be told.
+        peak_bytes: Most memory in use during a step beyond what was in use before it; on a CPU the growth of the
+            resident set, which memory kept by the allocator hides. None where it cannot be told.
     """
 
     name: str
@@ -339,6 +340,46 @@ def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
     if not (status.is_file() and reset.is_file()):
         return None
     reset.write_text('5')  # sets the high-water mark back to what is resident now
+    before = _status(status, 'VmRSS')
     step()
-    fields = dict(line.split(':', 1) for line in status.read_text().splitlines() if line.startswith('Vm'))
-    return int(fields['VmHWM'].split()[0]) * 1024
+    return max(_status(status, 'VmHWM') - before, 0)
+
+
+def _status(path: Path, field: str) -> int:
+    lines = path.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f'{field}:'))
+
+
+_HEADERS = (
+    'model', 'mode', 'form', 'dtype', 'batch', 'size', 'images/s', 'ms per step', 'spread', 'peak MB', 'ratio', '95 %',
+)  # fmt: skip
+
+
+def cells(timings: Sequence[Timing]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Headers and rows of the table."""
+    rows = []
+    for t in timings:
+        low, high = t.interval
+        peak = '-' if t.peak_bytes is None else f'{t.peak_bytes / 1e6:.0f}'
+        size = f'{t.case.height}x{t.case.width}'
+        rows.append([
+            t.name, t.case.mode, t.case.form, t.case.dtype, str(t.case.batch), size, f'{t.images_per_second:.1f}',
+            f'{1e3 * t.median:.2f}', f'{100 * t.spread:.0f} %', peak, f'{t.ratio:.2f}', f'{low:.2f} to {high:.2f}',
+        ])  # fmt: skip
+    return _HEADERS, rows
+
+
+def floor_line(model: nn.Module, timing: Timing, machine: Machine) -> str:
+    """The share of the roofline that a forward pass of a model reaches, in a sentence."""
+    from .counting import count
+
+    case = timing.case
+    rates = f'copy {machine.bytes_per_second / 1e9:.1f} GB/s, matmul {machine.flops_per_second / 1e9:.0f} GFLOP/s'
+    if case.mode == 'training':
+        return f'{case}: {rates}; the roofline is counted for inference only'
+    counted = count(model, (case.height, case.width), DTYPES[case.dtype])
+    floor = machine.floor(case.batch * counted.macs, case.batch * counted.bytes)
+    return (
+        f'{case}: {counted.macs / 1e9:.3f} G multiply-adds and {counted.bytes / 1e6:.0f} MB per image; {rates}: '
+        f'floor {1e3 * floor:.2f} ms, reached {100 * floor / timing.median:.0f} %'
+    )

@@ -1,0 +1,165 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Speed and memory of a backbone or config, against peers in the same run.
+
+Examples:
+    python tools/analysis/benchmark.py tiny --against pvt_v2_b0 deit_tiny_patch16_224 --batch 1 16
+    python tools/analysis/benchmark.py tiny --reference tests/oracles.py:PlainLightViT --mode inference training
+    python tools/analysis/benchmark.py tiny --form eager compiled --dtype bf16 --device cuda --batch 256 --stages
+    python tools/analysis/benchmark.py configs/lightvit_t_imagenet.py --csv speed.csv --plot speed.png
+"""
+
+import argparse
+import copy
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmlightvit.errors import UserError, exit_on_user_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='tiny, small, base, or a config file (of a detector or segmenter: its backbone)')
+    parser.add_argument(
+        '--reference', metavar='FILE.py:CLASS', help='another form of the backbone, called as LightViT; comes first'
+    )
+    parser.add_argument('--against', nargs='+', default=[], metavar='NAME', help='timm models, by name')
+    parser.add_argument(
+        '--classifier', action='store_true', help='with the classification head (1000 classes); implied by --against'
+    )
+    parser.add_argument('--mode', nargs='+', default=['inference'], help='inference, training (default inference)')
+    parser.add_argument('--form', nargs='+', default=['eager'], help='eager, compiled, graph (default eager)')
+    parser.add_argument('--dtype', nargs='+', default=['float32'], help='float32, bf16, fp16 (default float32)')
+    parser.add_argument('--device', default='cpu', help='torch device (default cpu)')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images per step (default 1)')
+    parser.add_argument('--size', nargs='+', default=['224x224'], metavar='HxW', help='pixels (default 224x224)')
+    parser.add_argument('--rounds', type=int, default=15, help='paired rounds (default 15)')
+    parser.add_argument('--seconds', type=float, default=0.3, help='per model and round (default 0.3)')
+    parser.add_argument('--threads', type=int, help="CPU threads (default torch's)")
+    parser.add_argument('--stages', action='store_true', help='also the stem and each stage of the model')
+    parser.add_argument('--csv', metavar='FILE', help='write the table as CSV')
+    parser.add_argument('--markdown', metavar='FILE', help='write the table as Markdown')
+    parser.add_argument('--plot', metavar='FILE', help='write a picture of the ratios')
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main() -> None:
+    args = parse_args()
+    import torch
+
+    from mmlightvit.analysis import benchmark
+    from mmlightvit.analysis.tables import render
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    cases = [
+        benchmark.Case(mode, form, dtype, args.device, batch, *parse_size(size))
+        for size, mode, form, dtype, batch in itertools.product(args.size, args.mode, args.form, args.dtype, args.batch)
+    ]
+    timings, lines = [], []
+    for case in cases:
+        models, backbone = build(args)
+        measured = benchmark.compare(models, case, args.rounds, args.seconds)
+        timings += measured
+        ours = next(timing for timing in measured if timing.name == 'mmlightvit')
+        lines.append(benchmark.floor_line(build(args)[0]['mmlightvit'], ours, benchmark.Machine.measure(case)))
+        if args.stages:
+            stages = benchmark.time_stages(backbone, case, args.rounds)
+            lines.append(f'{case}: ' + ', '.join(f'{name} {1e3 * value:.2f} ms' for name, value in stages.items()))
+    headers, rows = benchmark.cells(timings)
+    title = benchmark.environment(args.device)
+    print(render(headers, rows, 'terminal', title), end='')
+    print('\n'.join(lines))
+    command = 'python tools/analysis/benchmark.py ' + ' '.join(sys.argv[1:])
+    if args.csv:
+        Path(args.csv).write_text(render(headers, rows, 'csv'))
+    if args.markdown:
+        text = render(headers, rows, 'markdown', title)
+        Path(args.markdown).write_text(
+            f'{text}\n' + '\n'.join(f'- {line.strip()}' for line in [*lines, f'`{command}`']) + '\n'
+        )
+    if args.plot:
+        benchmark.plot(timings, args.plot)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition('x')
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UserError(f'--size: expected HEIGHTxWIDTH in pixels such as 224x224, got {text!r}')
+    return int(height), int(width)
+
+
+def build(args: argparse.Namespace) -> tuple[dict, 'object']:
+    """The models to compare, the denominator first, and our backbone."""
+    import torch
+    from torch import nn
+
+    from mmlightvit.models.backbones import ARCH_ZOO, LightViT
+
+    torch.manual_seed(0)
+    if args.model not in ARCH_ZOO:
+        return build_from_config(args)
+    classifier = args.classifier or bool(args.against)
+    kwargs = dict(out_type='raw', out_indices=(2,)) if classifier else {}
+    backbone = LightViT(args.model, **kwargs)
+    tail = []
+    if classifier:
+        from mmlightvit.models.heads import LightViTHead
+
+        tail = [LightViTHead(1000, backbone.embed_dims[-1])]
+    models = {}
+    if args.reference:
+        reference = load_class(args.reference)(args.model, **kwargs)
+        reference.load_state_dict(backbone.state_dict())
+        models['reference'] = nn.Sequential(reference, *copy.deepcopy(tail)) if tail else reference
+    models['mmlightvit'] = nn.Sequential(backbone, *tail) if tail else backbone
+    models.update(peers(args.against))
+    return models, backbone
+
+
+def build_from_config(args: argparse.Namespace) -> tuple[dict, 'object']:
+    from torch import nn
+
+    from mmlightvit.analysis.counting import build_model, task_of
+    from mmlightvit.engine.entry import load_config
+
+    if args.reference:
+        raise UserError('--reference: expected with an arch (tiny, small, base), not with a config')
+    model = build_model(load_config(args.model))
+    is_classifier = task_of(model) == 'classifier'
+    ours = nn.Sequential(model.backbone, model.head) if is_classifier else model.backbone
+    return {'mmlightvit': ours, **peers(args.against)}, model.backbone
+
+
+def peers(names: list[str]) -> dict:
+    if not names:
+        return {}
+    if importlib.util.find_spec('timm') is None:
+        raise UserError('--against needs timm: pip install timm')
+    import timm
+
+    for name in names:
+        if not timm.is_model(name):
+            raise UserError(f'--against: timm has no model {name!r}; timm.list_models("*") names them')
+    return {name: timm.create_model(name) for name in names}
+
+
+def load_class(text: str) -> type:
+    path, _, name = text.rpartition(':')
+    if not Path(path).is_file():
+        raise UserError(f'--reference: expected FILE.py:CLASS with an existing file, got {text!r}')
+    spec = importlib.util.spec_from_file_location('benchmark_reference', path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise UserError(f'--reference: {path} has no class {name!r}')
+    return getattr(module, name)
+
+
+if __name__ == '__main__':
+    main()
