@@ -52,11 +52,13 @@ class Report:
 
     Args:
         problems: One line per fault, beginning with the split.
+        refused: Those problems that a run refuses at once: paths that climb out.
         notes: Facts that may be meant.
         images: Image files read, label images not counted.
     """
 
     problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     images: int = 0
 
@@ -101,19 +103,19 @@ def _in_threads(function: Callable, items: Sequence, progress: Progress, what: s
 # COCO files -----------------------------------------------------------------------------------------------------------
 
 
-def coco_annotation_problems(dataset: Any) -> Iterator[str]:
-    """Problems of a COCO annotation file that show without its images; nothing for data sets of another kind.
+def check_annotations(dataset: Any) -> Report:
+    """What a COCO annotation file tells without its images; nothing for data sets of another kind.
 
     Args:
         dataset: As built; mmdet's ``CocoDataset`` or a child of it.
     """
+    report = Report()
     if _is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
-        report = Report()
         content = _load_coco(dataset, report)
         if content is not None:
             entries = _check_coco_entries(dataset, content, report)
             _check_coco_objects(content, entries, {}, False, report)
-        yield from report.problems
+    return report
 
 
 def _is_a(dataset: Any, module: str, name: str) -> bool:
@@ -229,9 +231,10 @@ def _check_coco_entries(dataset: Any, content: dict, report: Report) -> dict[Any
             if name in by_file:
                 report.problems.append(f'{path}: the images {by_file[name]} and {key} are the same file {name}')
             elif climbs_out(osp.join(folder, name), folder):
-                report.problems.append(
+                report.refused.append(
                     f'{path}: the file_name of image {key}, {name}, is outside of the image folder {folder}'
                 )
+                report.problems.append(report.refused[-1])
             elif not all(isinstance(entry.get(side), int) and entry[side] > 0 for side in ('height', 'width')):
                 report.problems.append(f'{path}: image {key} ({name}) has no height and width in pixels')
             by_file.setdefault(name, key)
@@ -518,6 +521,8 @@ def _looks_like_image(name: str) -> bool:
 
 
 def _check_other(dataset: Any, progress: Progress, report: Report) -> None:
+    if isinstance(getattr(dataset, 'download', None), bool):
+        dataset.download = False  # to check data is not to fetch them
     try:
         infos = dataset.load_data_list()
     except (OSError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:

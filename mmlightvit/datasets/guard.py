@@ -371,14 +371,14 @@ class DataGuardHook(Hook):
     @staticmethod
     def _log_left_out(runner: Runner, guard: DatasetGuard) -> None:
         """Say what the toolbox leaves out in silence as it reads a COCO annotation file."""
-        from mmlightvit.datasets.checks import coco_annotation_problems
+        from mmlightvit.datasets.checks import check_annotations
 
         if guard.testing:
             return
-        problems = list(coco_annotation_problems(guard.dataset))
-        climbing = [problem for problem in problems if 'outside of the image folder' in problem]
-        if climbing:
-            raise BadDataError(f'{guard.split} data: {_several(climbing)}')
+        found = check_annotations(guard.dataset)
+        problems = found.problems
+        if found.refused:
+            raise BadDataError(f'{guard.split} data: {_several(found.refused)}')
         for problem in problems[:_NAMED]:
             runner.logger.warning(f'data guard: {guard.split}: {problem}')
         if problems:
@@ -386,6 +386,8 @@ class DataGuardHook(Hook):
                 f'data guard: {guard.split}: {len(problems)} problems in {guard.dataset.ann_file}'
                 + (f', the first {_NAMED} named above' if len(problems) > _NAMED else '')
             )
+        for note in found.notes:
+            runner.logger.info(f'data guard: {guard.split}: {note}')
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

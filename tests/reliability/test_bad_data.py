@@ -243,6 +243,7 @@ def test_objects_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> N
     assert valid == [1, 1, 1, 1, 1, 0]
     lines = guard_lines(runner)
     for words in (
+        '1 of 6 images have no object',
         '000.jpg: an object without a mask is left out',
         '001.jpg: an object whose mask is not 64 x 48 pixels is left out',
         '002.jpg: 1 of its masks have no area and are ignored',
