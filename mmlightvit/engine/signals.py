@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -10,19 +11,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from ..errors import UserError
 
 #: Seconds after the signal in which an iteration has to end if there are other ranks, one of which may be dead.
-#: Below torchrun's 30, after which it kills.
-GRACE_SECONDS = 20.0
+#: Well below torchrun's 30, after which it kills.
+GRACE_SECONDS = 15.0
 LOCK_NAME = '.lock'
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 _signal: int | None = None
-_timer: threading.Timer | None = None
+_boundary = threading.Event()
 
 
 class Stopped(SystemExit):
@@ -43,8 +45,7 @@ def requested() -> int | None:
 
 def reached_boundary() -> None:
     """Say that the iteration has ended in time: the run is not cut off any more."""
-    if _timer is not None:
-        _timer.cancel()
+    _boundary.set()
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[Non
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        global _signal, _timer  # noqa: PLW0603
+        global _signal  # noqa: PLW0603
         if os.getpid() != owner:  # forked, and about to say itself what it does with signals
             return
         if _signal is not None:
@@ -77,31 +78,56 @@ def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[Non
         again = '; press Ctrl-C again to stop at once' if number == signal.SIGINT else ''
         # Not through logging or print, in the middle of which the signal may have come.
         os.write(2, f'{name}: saving a checkpoint at the end of this iteration{again}\n'.encode())
-        if world_size > 1:
-            _timer = threading.Timer(grace, _leave, (number, grace))
-            _timer.daemon = True
-            _timer.start()
 
+    _boundary.clear()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with _watch(grace) if world_size > 1 else nullcontext():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        reached_boundary()
         _signal = None
 
 
-def _leave(number: int, grace: float) -> None:
-    os.write(2, f'the iteration did not end within {grace:.0f} s of the signal: leaving without saving\n'.encode())
-    os._exit(128 + number)
+@contextmanager
+def _watch(grace: float) -> Iterator[None]:
+    """Leave the process if the iteration does not end in time after a signal.
+
+    Python's handlers run in the main thread alone, which a collective call with a dead rank never gives back. What the
+    interpreter does at once is to write the signal's number to a file descriptor, on which a thread waits.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        while byte := os.read(reading, 1):
+            if byte[0] in (signal.SIGINT, signal.SIGTERM):
+                if not _boundary.wait(grace):
+                    told = f'the iteration did not end within {grace:.0f} s of the signal: leaving without saving\n'
+                    os.write(2, told.encode())
+                    os._exit(128 + byte[0])
+                return
+
+    watcher = threading.Thread(target=watch, name='grace', daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        _boundary.set()
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
 
 
 def init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
     """Start of a data loader's worker: the main process decides when it ends.
 
     Ctrl-C, and the signals of batch systems, go to all processes of a group; a worker that obeyed would fail the
-    iteration that is being finished. A worker whose main process dies ends by itself within seconds.
+    iteration that is being finished. A worker ends with its main process: left alone, it would keep the connections
+    to other ranks open, which then would not notice that their partner is gone.
 
     Args:
         inner: The configured ``worker_init_fn``.
@@ -109,6 +135,8 @@ def init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if inner is not None:
         inner(worker_id)
 

@@ -105,6 +105,7 @@ def start_ranks(work: Callable[[], object], processes: int, output: Path | None 
             WORLD_SIZE=str(processes),
             MASTER_ADDR='127.0.0.1',
             MASTER_PORT=str(port),
+            MKL_NUM_THREADS='1',
         )
         work()
 

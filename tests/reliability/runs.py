@@ -139,6 +139,7 @@ def config(work_dir: str | os.PathLike, by_epoch: bool = True, workers: int = 0,
     cfg = Config(
         dict(
             default_scope='mmengine',
+            model_wrapper_cfg=dict(type='mmlightvit.DistributedDataParallel'),
             model=dict(type=Classifier),
             work_dir=str(work_dir),
             train_dataloader=dict(
