@@ -22,6 +22,8 @@ _TRAINING: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         'memory': ('memory', 'MB', 'linear'),
     }
 )
+# COCO's metrics at one overlap or for one size of objects: drawn when asked for.
+_BREAKDOWNS = ('_50', '_75', '_s', '_m', '_l')
 _NOT_METRICS = ('step', 'iter', 'epoch', 'time', 'data_time')
 
 
@@ -101,7 +103,7 @@ def plot_logs(runs: Sequence[Run], path: str | Path, metrics: Sequence[str] | No
     Args:
         runs: Runs to compare, at most seven.
         path: The picture; its ending says the format.
-        metrics: Validation metrics to draw; None for the first four.
+        metrics: Validation metrics to draw; None for the first four that are no breakdown of another.
 
     Raises:
         UserError: A metric is unknown, or there are too many runs for their colours.
@@ -114,7 +116,8 @@ def plot_logs(runs: Sequence[Run], path: str | Path, metrics: Sequence[str] | No
     unknown = [name for name in metrics or () if name not in known]
     if unknown:
         raise UserError(f'metrics: the runs have {", ".join(known) or "none"}; got {", ".join(unknown)}')
-    chosen = list(metrics) if metrics else known[:4]
+    overall = [name for name in known if not name.endswith(_BREAKDOWNS)]
+    chosen = list(metrics) if metrics else (overall or known)[:4]
     scalars = [name for name in _TRAINING if any(name in run.training for run in runs)]
     panels = len(scalars) + len(chosen)
     columns = min(panels, 4)

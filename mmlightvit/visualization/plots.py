@@ -92,8 +92,10 @@ def plot_accuracy(points: Sequence[Point], path: str | Path, speed: str = 'image
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16.5, 5.6), layout='constrained')
+    figure = Figure(figsize=(16.5, 6.6), layout='constrained')
     panels = figure.subplots(1, 3, sharey=True)
+    accuracies = [point.top1 for point in points]
+    panels[0].set_ylim(min(accuracies) - 0.5, max(accuracies) + 1)
     labels = ('multiply-adds (G)', 'parameters (M)', f'throughput ({speed})')
     for axes, key, label in zip(panels, MEASURED_COLUMNS[2:], labels):
         _panel(axes, points, key)

@@ -51,7 +51,11 @@ def main() -> None:
     result = count(model, args.shape)
     device = torch.device(args.device)
     parts = measure_stages(model.backbone, result, 'backbone.', args.batch_size, device, args.runs)
-    hardware = torch.cuda.get_device_name() if args.device == 'cuda' else f'{torch.get_num_threads()} CPU threads'
+    hardware = (
+        torch.cuda.get_device_name()
+        if args.device == 'cuda'
+        else f'CPU with torch on {torch.get_num_threads()} thread(s)'
+    )
     height, width = result.shape
     title = (
         f'{Path(args.config).stem}, {args.batch_size} x {height} x {width}, float32, {hardware}, torch '
