@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def start(work: Callable[[], object], output: Path | None = None) -> int:
         # pytest has put objects of its own in the place of these two.
         sys.stdout = os.fdopen(1, 'w', closefd=False)
         sys.stderr = os.fdopen(2, 'w', closefd=False)
+        # A run's third-party warnings (DDP's about strides) are not the tests'.
+        warnings.simplefilter('ignore')
         work()
         code = 0
     except SystemExit as error:

@@ -88,7 +88,7 @@ def test_all_ranks_skip_the_bad_step_of_one_and_stop_with_its_files(tmp_path):
         runs.train(cfg)
 
     pids = forks.start_ranks(work, 2, work_dir / 'out')
-    codes = [forks.wait(pid, 60) for pid in pids]
+    codes = [forks.wait(pid, 120) for pid in pids]
     output = (work_dir / 'out').read_text()
     assert codes == [1, 1], output
     assert '1 in a row, 2 end the run); files of the batch: images/001.png, images/003.png' in output
