@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work directories of tools/train.py'
     )
-    parser.add_argument('--metrics', nargs='+', metavar='NAME', help='validation metrics (default: up to four overall ones)')
+    parser.add_argument(
+        '--metrics', nargs='+', metavar='NAME', help='validation metrics (default: up to four overall ones)'
+    )
     parser.add_argument('--out', type=Path, default=Path('logs.png'), metavar='FILE', help='the picture')
     return parser.parse_args()
 
