@@ -76,6 +76,7 @@ DETECTION = [
     'train_dataloader.dataset.pipeline.2.scale=(64,64)',
     'val_dataloader.dataset.pipeline.1.scale=(64,64)',
     'test_dataloader.dataset.pipeline.1.scale=(64,64)',
+    *(f'{split}_dataloader.dataset.metainfo.classes=person,car' for split in ('train', 'val', 'test')),
     'train_cfg.max_epochs=1',
     'default_hooks.logger.interval=1',
 ]

@@ -19,8 +19,14 @@ from mmlightvit.engine import entry
 
 RETINANET = [
     *tiny_data.DETECTION,
+    'model.bbox_head.num_classes=2',
     'model.bbox_head.stacked_convs=1',
     *(f'tta_pipeline.1.transforms.0.{index}.scale=({size},{size})' for index, size in enumerate((64, 32, 96))),
+]
+MASK_RCNN = [
+    *tiny_data.DETECTION,
+    'model.roi_head.bbox_head.num_classes=2',
+    'model.roi_head.mask_head.num_classes=2',
 ]
 CASES = {
     'detection': ('retinanet_lightvit_t_1x.py', RETINANET, tiny_data.write_coco),
@@ -103,12 +109,12 @@ def test_mask_rcnn_trains_in_bfloat16_and_tests(repo, tmp_path):
     tiny_data.write_coco(tmp_path / 'data', images=2)
     common = [str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'), '--data-root', str(tmp_path / 'data')]
     common += ['--work-dir', str(tmp_path / 'run')]
-    [[_, _, precision, _, *losses]] = run_forked(1, _train, *common, '--amp', '--cfg-options', *tiny_data.DETECTION)
+    [[_, _, precision, _, *losses]] = run_forked(1, _train, *common, '--amp', '--cfg-options', *MASK_RCNN)
     assert precision == 16
     assert len(losses) == 2
     assert all(math.isfinite(loss) for loss in losses)
     checkpoint = str(tmp_path / 'run' / 'epoch_1.pth')
-    options = [*tiny_data.DETECTION, 'model.test_cfg.rcnn.score_thr=0.0']
+    options = [*MASK_RCNN, 'model.test_cfg.rcnn.score_thr=0.0']
     [metrics] = run_forked(1, _test, common[0], checkpoint, *common[1:], '--amp', '--cfg-options', *options)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
 
