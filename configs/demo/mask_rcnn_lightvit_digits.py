@@ -8,7 +8,7 @@ _base_ = ['../_base_/mask_rcnn_lightvit.py', './_base_/lightvit_digits.py', '../
 # mmdet's model, with everything behind the backbone made small.
 width = 64
 strides = [4, 8, 16, 32]
-roi_extractor = dict(roi_layer=dict(sampling_ratio=1), out_channels=width, featmap_strides=strides)
+roi_extractor = dict(out_channels=width, featmap_strides=strides)
 model = dict(
     backbone=_base_.lightvit_digits,
     neck=dict(
@@ -23,9 +23,15 @@ model = dict(
         anchor_generator=dict(scales=[6], ratios=[1.0, 1.6, 2.6], strides=strides),  # digits are taller than wide
     ),
     roi_head=dict(
-        bbox_roi_extractor=roi_extractor,
-        bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=10, reg_class_agnostic=True),
-        mask_roi_extractor=roi_extractor,
+        bbox_roi_extractor=dict(roi_extractor, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(
+            in_channels=width,
+            fc_out_channels=256,
+            num_classes=10,
+            reg_class_agnostic=True,
+            loss_bbox=dict(loss_weight=2.0),
+        ),
+        mask_roi_extractor=dict(roi_extractor, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
             num_convs=3,
             in_channels=width,
@@ -88,12 +94,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
-max_epochs = 10
+max_epochs = 5
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=120),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -90,8 +90,8 @@ class DigitsSettings:
 #: What each demo trains on. A classifier sees one digit, at the size a detector will see it.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
-        'detection': DigitsSettings(),
-        'segmentation': DigitsSettings(),
+        'detection': DigitsSettings(num_train=2000),
+        'segmentation': DigitsSettings(num_train=2000),
         'classification': DigitsSettings(
             image_size=64, num_train=4000, num_val=500, max_digits=1, min_height=32, max_height=60
         ),
