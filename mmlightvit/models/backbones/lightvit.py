@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch._dynamo
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -121,6 +122,8 @@ class LightViTStage(nn.Module):
         -> image tokens (B, H', W', C), global tokens (B, T, C), or None where there are none or they were dropped.
     """
 
+    _compiled_run: Callable[..., tuple[Tensor, Tensor | None]] | None = None
+
     def __init__(
         self,
         downsample: ResidualPatchMerging | None,
@@ -134,7 +137,15 @@ class LightViTStage(nn.Module):
         self.window_size = window_size
         self.with_cp = with_cp
 
-    def forward(
+    def forward(self, x_BHWC: Tensor, global_BTC: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self._compiled_run is None:
+            return self._run(x_BHWC, global_BTC)
+        # The kind of the grid is told apart here, outside the graph, which then holds for any size of its kind.
+        sides = x_BHWC.shape[1:3] if self.downsample is None else [(side + 1) // 2 for side in x_BHWC.shape[1:3]]
+        in_windows = self.window_size is not None and not any(side % self.window_size for side in sides)
+        return self._compiled_run(x_BHWC.contiguous(), global_BTC, in_windows)
+
+    def _run(
         self, x_BHWC: Tensor, global_BTC: Tensor | None, in_windows: bool | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """``in_windows`` is that of :meth:`TokenGrid.of`."""
@@ -152,6 +163,10 @@ class LightViTStage(nn.Module):
         has_tokens = global_BTC is not None and self.blocks[-1].keep_global_tokens
         tokens = x[:, grid.num_tokens :] if has_tokens else None
         return grid.unflatten(x[:, : grid.num_tokens]), tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function belongs to this very module: a copy or a saved model is not compiled.
+        return {key: value for key, value in super().__getstate__().items() if key != '_compiled_run'}
 
 
 @MODELS.register_module()
@@ -196,8 +211,6 @@ class LightViT(BaseModule):
         >>> [tuple(f.shape) for f in backbone(torch.rand(1, 3, 224, 320))]
         [(1, 64, 28, 40), (1, 128, 14, 20), (1, 256, 7, 10)]
     """
-
-    _compiled_run: Callable[..., tuple[Tensor, ...]] | None = None
 
     def __init__(
         self,
@@ -294,43 +307,30 @@ class LightViT(BaseModule):
             nn.init.trunc_normal_(self.global_token, std=0.02)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if self._compiled_run is None:
-            return self._run(image)
-        return self._compiled_run(image, self._is_aligned(*image.shape[-2:]))
-
-    def _run(self, image: Tensor, in_windows: bool | None = None) -> tuple[Tensor, ...]:
         x = self.patch_embed(image)
         tokens = None if self.global_token is None else self.global_token.expand(x.shape[0], -1, -1)
         outs = []
         for i, stage in enumerate(self.stages):
-            x, tokens = stage(x, tokens, in_windows)
+            x, tokens = stage(x, tokens)
             if i in self.out_indices:
                 outs.append(self._output(i, x, tokens))
         return tuple(outs)
 
     def compile(self, **kwargs: Any) -> None:
-        """Compile the forward pass in place, for training and inference; keys of the state dict stay.
+        """Compile the stages in place, for training and inference; the keys of the state dict stay.
 
-        There is one graph for sizes whose grids are all multiples of the window and one for all others, each without
-        breaks and for any size and batch of its kind (torch makes another one for a batch of 1).
+        A stage has one graph for grids that are multiples of the window and one for all others, each without breaks
+        and for any size and batch of its kind (torch makes a further one for a batch of 1). One graph over all stages
+        would nest the rounded divisions of the sizes, and torch's reasoning about them takes many minutes.
 
         Args:
             **kwargs: Those of :func:`torch.compile`; ``dynamic`` and ``fullgraph`` are true unless given.
         """
-        self._compiled_run = torch.compile(self._run, **{'dynamic': True, 'fullgraph': True, **kwargs})
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A compiled function belongs to this very module: a copy or a saved model is not compiled.
-        return {key: value for key, value in super().__getstate__().items() if key != '_compiled_run'}
-
-    def _is_aligned(self, height: int, width: int) -> bool:
-        """Whether the grids of all stages are multiples of the window, for an image of this size in pixels."""
-        window, stride = self.window_size or 1, self.patch_embed.stride
-        for _ in range(self.num_stages):
-            if (height + stride - 1) // stride % window or (width + stride - 1) // stride % window:
-                return False
-            stride *= 2
-        return True
+        # Stages share their code, and torch counts graphs per code: stages x kinds x training x batch of 1.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * self.num_stages)
+        for stage in self.stages:
+            assert isinstance(stage, LightViTStage)
+            stage._compiled_run = torch.compile(stage._run, **{'dynamic': True, 'fullgraph': True, **kwargs})
 
     def _output(self, i: int, x_BHWC: Tensor, tokens: Tensor | None) -> Tensor:
         if self.out_type == 'featmap':

@@ -1,0 +1,105 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The backbone compiled in place: whole graphs, few of them, the same numbers and keys.
+
+Graphs are captured and run by torch's ``aot_eager`` backend, which needs no C++ compiler and takes seconds; what
+inductor makes of them is for ``-m slow``.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import oracles
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from mmlightvit.engine.compile import CompileBackboneHook, compile_backbones
+from mmlightvit.errors import UserError
+from mmlightvit.models.backbones import LightViT
+
+# Grids of more than one window in each stage: torch gives sizes of one their own graph.
+ALIGNED = [(2, 448, 448), (3, 448, 672)]
+PADDED = [(2, 300, 460), (3, 500, 333)]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def close(got, want, tolerance=1e-4):
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_two_graphs_per_stage_serve_all_sizes_in_inference():
+    eager = oracles.scramble(LightViT('test')).eval()
+    compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('aot_eager')
+    compiled.compile(backend=counter)
+    with torch.no_grad():
+        for size in ALIGNED + PADDED:
+            image = torch.randn(size[0], 3, *size[1:])
+            close(compiled(image), eager(image))
+    assert counter.frame_count == 2 * 3
+
+
+def test_training_gives_the_same_gradients():
+    eager = oracles.scramble(LightViT('test')).train()
+    compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('aot_eager')
+    compiled.compile(backend=counter)
+    for size in PADDED[:2]:
+        image = torch.randn(size[0], 3, *size[1:])
+        for model in (eager, compiled):
+            model.zero_grad()
+            sum(out.square().mean() for out in model(image)).backward()
+        for (name, a), b in zip(eager.named_parameters(), compiled.parameters()):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert counter.frame_count == 3
+
+
+def test_keys_copies_and_saving():
+    backbone = LightViT('test')
+    keys = list(backbone.state_dict())
+    wrapped = nn.ModuleDict(dict(backbone=backbone))
+    assert compile_backbones(wrapped, backend='aot_eager') == ['backbone']
+    assert list(backbone.state_dict()) == keys
+    assert copy.deepcopy(backbone).stages[0]._compiled_run is None
+    assert pickle.loads(pickle.dumps(backbone)).stages[0]._compiled_run is None
+    assert backbone.stages[0]._compiled_run is not None
+
+
+def test_a_model_without_the_backbone_is_refused():
+    with pytest.raises(UserError, match='Linear without one'):
+        compile_backbones(nn.Linear(1, 1))
+
+
+def test_hook_compiles_what_the_runner_holds():
+    class Logger:
+        lines: list[str] = []
+
+        def info(self, line):
+            self.lines.append(line)
+
+    class Runner:
+        model = nn.Sequential(LightViT('test'))
+        logger = Logger()
+
+    CompileBackboneHook(backend='aot_eager').before_run(Runner())
+    assert Runner.model[0].stages[0]._compiled_run is not None
+    assert Logger.lines == ['Compiled on first use: 0']
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same_numbers():
+    eager = oracles.scramble(LightViT('test')).eval()
+    compiled = copy.deepcopy(eager)
+    compiled.compile()
+    with torch.no_grad():
+        for size in ALIGNED + PADDED:
+            image = torch.randn(size[0], 3, *size[1:])
+            close(compiled(image), eager(image))
