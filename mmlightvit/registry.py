@@ -28,9 +28,7 @@ MODEL_WRAPPERS = _root.Registry(
 )
 RUNNERS = _root.Registry('runner', parent=_root.RUNNERS, scope=SCOPE, locations=['mmlightvit.engine'])
 LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope=SCOPE, locations=['mmlightvit.engine'])
-HOOKS = _root.Registry(
-    'hook', parent=_root.HOOKS, scope=SCOPE, locations=['mmlightvit.engine', 'mmlightvit.datasets']
-)
+HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope=SCOPE, locations=['mmlightvit.engine', 'mmlightvit.datasets'])
 OPTIM_WRAPPERS = _root.Registry(
     'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmlightvit.engine']
 )
