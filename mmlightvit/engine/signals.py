@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 _signal: int | None = None
 _boundary = threading.Event()
+#: One byte shared with forked workers: whether the training is over, and SIGTERM comes from the main process's exit.
+_over: mmap.mmap | None = None
 
 
 class Stopped(SystemExit):
@@ -59,7 +62,7 @@ def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[Non
         world_size: Number of ranks.
         grace: Seconds.
     """
-    global _signal  # noqa: PLW0603 - a signal belongs to the process
+    global _signal, _over  # noqa: PLW0603 - signals belong to the process
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -80,6 +83,7 @@ def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[Non
         os.write(2, f'{name}: saving a checkpoint at the end of this iteration{again}\n'.encode())
 
     _boundary.clear()
+    over = _over = mmap.mmap(-1, 1)
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _watch(grace) if world_size > 1 else nullcontext():
@@ -88,6 +92,8 @@ def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[Non
         for number, handler in before.items():
             signal.signal(number, handler)
         _signal = None
+        # From here on workers may be ended; multiprocessing waits for them when the interpreter exits.
+        over[0] = 1
 
 
 @contextmanager
@@ -134,7 +140,14 @@ def init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
         worker_id: Number of the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    over = _over
+    if over is not None:  # in a forked worker of a training
+
+        def terminate(number: int, frame: FrameType | None) -> None:
+            if over[0]:
+                os._exit(0)
+
+        signal.signal(signal.SIGTERM, terminate)
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if inner is not None:

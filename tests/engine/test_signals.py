@@ -48,15 +48,22 @@ def test_a_rank_that_hangs_leaves_after_the_grace(tmp_path):
     assert 'did not end within' in (tmp_path / 'out').read_text()
 
 
-def test_a_worker_ignores_what_the_main_process_decides():
+def test_a_worker_stays_until_the_training_is_over(tmp_path):
     def worker():
-        seen = []
-        signals.init_worker(seen.append, 3)
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert seen == [3]
+        signals.init_worker(None, 0)
+        (tmp_path / 'ready').touch()
+        time.sleep(60)
 
-    assert forks.run(worker) == 0
+    with signals.graceful_stop(world_size=1):
+        pid = forks.start(worker)
+        while not (tmp_path / 'ready').exists():
+            time.sleep(0.01)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(pid, number)
+        time.sleep(0.2)
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.kill(pid, signal.SIGTERM)
+    assert forks.wait(pid, 10) == 0
 
 
 def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):

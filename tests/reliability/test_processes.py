@@ -134,3 +134,20 @@ def _wait_for_iterations_of_job(folder: Path, seconds: float = 120) -> None:
     while not runs.logged(folder / 'run'):
         assert time.monotonic() < end, (folder / 'out').read_text()[-3000:]
         time.sleep(0.1)
+
+
+def test_a_failing_run_with_workers_exits(tmp_path, repo):
+    """The interpreter waits for its workers at the end, so they must not ignore it then."""
+    script = tmp_path / 'train.py'
+    script.write_text(
+        f"""
+import sys
+sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}]
+import runs
+runs.train(runs.config({str(tmp_path / 'run')!r}, workers=2, train_dataloader__dataset__bad=(0, 1, 2, 3, 4, 5, 6, 7),
+                       optim_wrapper__max_skipped=1))
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert 'NonFiniteError' in done.stderr
