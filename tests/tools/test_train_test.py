@@ -27,6 +27,11 @@ MASK_RCNN = [
     *tiny_data.DETECTION,
     'model.roi_head.bbox_head.num_classes=2',
     'model.roi_head.mask_head.num_classes=2',
+    'model.roi_head.mask_head.num_convs=1',
+    'model.train_cfg.rcnn.sampler.num=16',
+    'model.train_cfg.rpn_proposal.max_per_img=50',
+    'model.test_cfg.rpn.max_per_img=20',
+    'model.test_cfg.rcnn.max_per_img=5',
 ]
 CASES = {
     'detection': ('retinanet_lightvit_t_1x.py', RETINANET, tiny_data.write_coco),
