@@ -22,7 +22,7 @@ from mmlightvit.models.backbones import LightViT
 
 # Grids of more than one window in each stage: torch gives sizes of one their own graph.
 ALIGNED = [(2, 448, 448), (3, 448, 672)]
-PADDED = [(2, 300, 460), (3, 500, 333)]
+PADDED = [(2, 300, 460), (3, 500, 340)]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def close(got, want, tolerance=1e-4):
 
 def test_two_graphs_per_stage_serve_all_sizes_in_inference():
     eager = oracles.scramble(LightViT('test')).eval()
-    compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('aot_eager')
+    compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('eager')
     compiled.compile(backend=counter)
     with torch.no_grad():
         for size in ALIGNED + PADDED:
@@ -48,6 +48,8 @@ def test_two_graphs_per_stage_serve_all_sizes_in_inference():
     assert counter.frame_count == 2 * 3
 
 
+# Dynamo looks at the gradient of each input of a graph, and a stage's input is the output of another.
+@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')
 def test_training_gives_the_same_gradients():
     eager = oracles.scramble(LightViT('test')).train()
     compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('aot_eager')

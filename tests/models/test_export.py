@@ -15,10 +15,11 @@ SIZES = [(2, 112, 112), (3, 100, 130), (2, 56, 56), (4, 224, 112), (2, 64, 300),
 
 
 def export(model, example):
-    dim = torch.export.Dim
-    sizes = {0: dim('batch', min=2, max=64), 2: dim('height', min=17, max=4096), 3: dim('width', min=17, max=4096)}
+    """Without guards on memory layout: they refuse sizes (one window, whole windows) that the graph gets right."""
+    dynamic = torch.export.Dim.DYNAMIC
     with torch.no_grad():
-        return torch.export.export(model, (example,), dynamic_shapes=(sizes,)).module()
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+    return program.module(check_guards=False)
 
 
 @pytest.mark.parametrize('form', ['featmap', 'classifier'])
@@ -28,7 +29,8 @@ def test_exported_equals_eager(form):
     else:
         model = nn.Sequential(LightViT('test', out_type='raw', out_indices=(2,)), oracles.PlainHead(5, 32, 16))
     oracles.scramble(model).eval()
-    exported = export(model, torch.randn(2, 3, 96, 160))
+    # More than one window in each stage, or torch takes the one for a constant.
+    exported = export(model, torch.randn(2, 3, 300, 460))
     for size in SIZES:
         image = torch.randn(size[0], 3, *size[1:])
         with torch.no_grad():

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch.fx.experimental._config
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -138,21 +139,16 @@ class LightViTStage(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x_BHWC: Tensor, global_BTC: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if self._compiled_run is None:
-            return self._run(x_BHWC, global_BTC)
-        # The kind of the grid is told apart here, outside the graph, which then holds for any size of its kind.
-        sides = x_BHWC.shape[1:3] if self.downsample is None else [(side + 1) // 2 for side in x_BHWC.shape[1:3]]
-        in_windows = self.window_size is not None and not any(side % self.window_size for side in sides)
-        return self._compiled_run(x_BHWC.contiguous(), global_BTC, in_windows)
-
-    def _run(
-        self, x_BHWC: Tensor, global_BTC: Tensor | None, in_windows: bool | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """``in_windows`` is that of :meth:`TokenGrid.of`."""
         if self.downsample is not None:
             x_BHWC, global_BTC = self.downsample(x_BHWC, global_BTC)
-        grid = TokenGrid.of(x_BHWC, self.window_size, in_windows)
-        x = grid.flatten(x_BHWC)
+        grid = TokenGrid.of(x_BHWC, self.window_size)
+        if self._compiled_run is None:
+            x, global_BTC = self._run_blocks(grid.flatten(x_BHWC), global_BTC, grid)
+            return grid.unflatten(x), global_BTC
+        return self._run_compiled(x_BHWC, global_BTC, grid)
+
+    def _run_blocks(self, x: Tensor, global_BTC: Tensor | None, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, L, C) in the order of ``grid`` through all blocks."""
         if global_BTC is not None:
             x = torch.cat([x, global_BTC], dim=1)
         for block in self.blocks:
@@ -161,8 +157,29 @@ class LightViTStage(nn.Module):
             else:
                 x = block(x, grid)
         has_tokens = global_BTC is not None and self.blocks[-1].keep_global_tokens
-        tokens = x[:, grid.num_tokens :] if has_tokens else None
-        return grid.unflatten(x[:, : grid.num_tokens]), tokens
+        return x[:, : grid.num_tokens], x[:, grid.num_tokens :] if has_tokens else None
+
+    def _run_compiled(self, x_BHWC: Tensor, global_BTC: Tensor | None, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
+        """Which graph a size belongs to is decided here, outside the graphs; their sizes are then free symbols."""
+        assert self._compiled_run is not None
+        # Without this, two sizes that happen to be equal in the first batch (a square image) have to stay equal.
+        with torch.fx.experimental._config.patch(use_duck_shape=False):
+            if not grid.in_windows:
+                return self._compiled_run(x_BHWC.contiguous(), global_BTC, False)
+            windows = grid.to_windows(grid.flatten(x_BHWC)).unflatten(0, (x_BHWC.shape[0], -1))
+            windows, global_BTC = self._compiled_run(windows, global_BTC, True)
+            return grid.unflatten(windows), global_BTC
+
+    def _run_free(self, x_BHWC: Tensor, global_BTC: Tensor | None, in_windows: bool) -> tuple[Tensor, Tensor | None]:
+        """What is compiled: the blocks over a raster grid, or over (B, windows, tokens of a window, C)."""
+        height, width = x_BHWC.shape[1:3]
+        grid = (
+            TokenGrid(height, width, self.window_size, True, None)
+            if in_windows
+            else TokenGrid.of(x_BHWC, self.window_size, False)
+        )
+        x, global_BTC = self._run_blocks(x_BHWC.flatten(1, 2), global_BTC, grid)
+        return x.unflatten(1, (height, width)), global_BTC
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled function belongs to this very module: a copy or a saved model is not compiled.
@@ -317,10 +334,11 @@ class LightViT(BaseModule):
         return tuple(outs)
 
     def compile(self, **kwargs: Any) -> None:
-        """Compile the stages in place, for training and inference; the keys of the state dict stay.
+        """Compile the blocks of each stage in place, for training and inference; the keys of the state dict stay.
 
         A stage has one graph for grids that are multiples of the window and one for all others, each without breaks
-        and for any size and batch of its kind (torch makes a further one for a batch of 1). One graph over all stages
+        and for any size and batch of its kind (torch makes further ones for a batch of 1, for a
+        single row or column of windows, and for grids that need padding on one side alone). One graph over all stages
         would nest the rounded divisions of the sizes, and torch's reasoning about them takes many minutes.
 
         Args:
@@ -330,7 +348,7 @@ class LightViT(BaseModule):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * self.num_stages)
         for stage in self.stages:
             assert isinstance(stage, LightViTStage)
-            stage._compiled_run = torch.compile(stage._run, **{'dynamic': True, 'fullgraph': True, **kwargs})
+            stage._compiled_run = torch.compile(stage._run_free, **{'dynamic': True, 'fullgraph': True, **kwargs})
 
     def _output(self, i: int, x_BHWC: Tensor, tokens: Tensor | None) -> Tensor:
         if self.out_type == 'featmap':
