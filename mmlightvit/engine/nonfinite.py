@@ -191,7 +191,7 @@ class NonFiniteGuard:
         )
         if self.skipped_in_row >= self.max_skipped:
             raise NonFiniteError(
-                f'{told}. No checkpoint was written since the step before; look at the files, lower the learning rate '
+                f'{told}. The weights are those of the last good step; look at the files, lower the learning rate '
                 'or clip gradients (optim_wrapper.clip_grad), then go on with --resume'
             )
         print_log(f'Step skipped: {told}', logger='current', level=logging.WARNING)
