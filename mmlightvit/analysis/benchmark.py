@@ -169,7 +169,7 @@ def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, 
         case: Its device, dtype, batch and size are used.
         rounds: Forward passes, >= 1.
     """
-    parts = {'stem': backbone.patch_embed}
+    parts: dict[str, Any] = {'stem': backbone.patch_embed}
     parts.update({f'stage {i}': stage for i, stage in enumerate(backbone.stages)})  # type: ignore[arg-type]
     starts: dict[str, float] = {}
     times: dict[str, list[float]] = {name: [] for name in parts}

@@ -22,7 +22,7 @@ def export(model, example):
     return program.module(check_guards=False)
 
 
-@pytest.mark.parametrize('form', ['featmap', 'classifier'])
+@pytest.mark.parametrize('form', [pytest.param('featmap', marks=pytest.mark.slow), 'classifier'])
 def test_exported_equals_eager(form):
     if form == 'featmap':
         model = LightViT('test')

@@ -163,7 +163,7 @@ class LightViTStage(nn.Module):
         """Which graph a size belongs to is decided here, outside the graphs; their sizes are then free symbols."""
         assert self._compiled_run is not None
         # Without this, two sizes that happen to be equal in the first batch (a square image) have to stay equal.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             if not grid.in_windows:
                 return self._compiled_run(x_BHWC.contiguous(), global_BTC, False)
             windows = grid.to_windows(grid.flatten(x_BHWC)).unflatten(0, (x_BHWC.shape[0], -1))
