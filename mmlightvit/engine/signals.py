@@ -23,6 +23,7 @@ from ..errors import UserError
 GRACE_SECONDS = 15.0
 LOCK_NAME = '.lock'
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_END = b'\0'  # no signal has this number
 
 _signal: int | None = None
 _boundary = threading.Event()
@@ -107,7 +108,7 @@ def _watch(grace: float) -> Iterator[None]:
     os.set_blocking(writing, False)
 
     def watch() -> None:
-        while byte := os.read(reading, 1):
+        while (byte := os.read(reading, 1)) != _END:
             if byte[0] in (signal.SIGINT, signal.SIGTERM):
                 if not _boundary.wait(grace):
                     told = f'the iteration did not end within {grace:.0f} s of the signal: leaving without saving\n'
@@ -123,8 +124,10 @@ def _watch(grace: float) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(before)
         _boundary.set()
-        os.close(writing)
+        # Closing would not wake the watcher: forked workers hold the writing end as well.
+        os.write(writing, _END)
         watcher.join()
+        os.close(writing)
         os.close(reading)
 
 

@@ -48,6 +48,15 @@ def test_a_rank_that_hangs_leaves_after_the_grace(tmp_path):
     assert 'did not end within' in (tmp_path / 'out').read_text()
 
 
+def test_the_watch_ends_though_a_forked_worker_holds_the_pipe():
+    def train():
+        with signals.graceful_stop(world_size=2):
+            train.worker = forks.start(lambda: time.sleep(60))
+        forks.kill_group(train.worker)
+
+    assert forks.run(train, seconds=20) == 0
+
+
 def test_a_worker_stays_until_the_training_is_over(tmp_path):
     def worker():
         signals.init_worker(None, 0)
