@@ -20,7 +20,7 @@ export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test lint clean FORCE
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-reliability lint clean FORCE
 
 help: ## This list
 	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
@@ -87,7 +87,7 @@ demo-detection: $(STAMPS)/package
 	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_5.pth)
 
 demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way; under 8 minutes
-	$(call run_demo,classification,lightvit_digits,epoch_10.pth)
+	$(call run_demo,classification,lightvit_digits,epoch_16.pth)
 
 demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way; under 8 minutes
 	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1250.pth)
@@ -101,7 +101,13 @@ lint: $(STAMPS)/package ## Lint, format and types
 	$(VENV)/bin/mypy
 
 test: lint ## Lint, then the tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(CORES) --dist loadfile
+
+test-slow: $(STAMPS)/package ## The tests that need minutes each
+	$(PY) -m pytest -m slow --ignore=tests/reliability
+
+test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; under 40 minutes on two cores
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/reliability -m "slow or not slow"
 
 clean: ## Remove the demos' data and results, and caches; .venv stays
 	rm -rf data/digits work_dirs/demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -7,6 +7,7 @@ import copy
 import functools
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmseg')
 
-from conftest import ROOT
+ROOT = Path(__file__).resolve().parents[1]
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT / 'configs'))

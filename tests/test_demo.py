@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from processes import run_forked
 
+from mmlightvit.checkpoint import read_checkpoint
 from mmlightvit.datasets.digits import SEGMENTATION_CLASSES, TASK_SETTINGS, prepare
 from mmlightvit.engine import entry
 from mmlightvit.visualization.curves import plot_curves, read_scalars
@@ -83,7 +84,7 @@ def test_a_demo_from_data_to_pictures(repo, tmp_path, task):
 def detector_from_classifier(repo: Path, root: Path) -> bool:
     """Whether the backbone of a detector that starts from the classifier has the classifier's parameters."""
     checkpoint = train(repo, 'classification', root)
-    source = torch.load(checkpoint, weights_only=True, map_location='cpu')['state_dict']
+    source = read_checkpoint(checkpoint)['state_dict']
     cfg = entry.load_config(f'{repo}/configs/demo/mask_rcnn_lightvit_digits.py')
     cfg.merge_from_dict(readme_options(repo, checkpoint))
     from mmdet.registry import MODELS
@@ -106,7 +107,7 @@ def readme_options(repo: Path, checkpoint: Path) -> dict[str, str]:
     """The options that docs/demo.md gives for starting the detector from the classifier."""
     text = (repo / 'docs' / 'demo.md').read_text()
     options = dict(re.findall(r'(model\.backbone\.init_cfg\.\w+)=(\S+)', text))
-    assert options['model.backbone.init_cfg.checkpoint'] == 'work_dirs/demo/classification/epoch_10.pth'
+    assert options['model.backbone.init_cfg.checkpoint'] == 'work_dirs/demo/classification/epoch_16.pth'
     return {**options, 'model.backbone.init_cfg.checkpoint': str(checkpoint)}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 from mmengine.config import Config
 
 pytest.importorskip('mmdet')
@@ -17,6 +17,7 @@ pytest.importorskip('mmseg')
 
 from mmlightvit.analysis.counting import count
 
+ROOT = Path(__file__).resolve().parents[1]
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
 FILES = [yaml.safe_load((ROOT / path).read_text()) for path in INDEX['Import']]
 MODELS = {model['Config']: model for file in FILES for model in file['Models']}
