@@ -23,7 +23,7 @@ model = dict(
         anchor_generator=dict(scales=[6], ratios=[1.0, 1.6, 2.6], strides=strides),  # digits are taller than wide
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_extractor, roi_layer=dict(sampling_ratio=2)),
+        bbox_roi_extractor=dict(roi_extractor, roi_layer=dict(sampling_ratio=1), finest_scale=21),
         bbox_head=dict(
             in_channels=width,
             fc_out_channels=256,
@@ -35,7 +35,7 @@ model = dict(
         mask_head=dict(
             num_convs=3,
             in_channels=width,
-            conv_out_channels=width,
+            conv_out_channels=32,
             num_classes=10,
             class_agnostic=True,
             loss_mask=dict(loss_weight=2.0),
@@ -44,7 +44,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32, pos_fraction=0.25)),
+        rcnn=dict(sampler=dict(num=64, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=20)),
 )

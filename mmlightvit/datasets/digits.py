@@ -87,13 +87,13 @@ class DigitsSettings:
             raise UserError(f'digits settings: expected {"; ".join(broken)}, got {self}')
 
 
-#: What each demo trains on. A classifier sees one digit, at the size a detector will see it.
+#: What each demo trains on. A classifier sees one digit that fills most of a small canvas.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
         'detection': DigitsSettings(num_train=2000),
         'segmentation': DigitsSettings(num_train=2000),
         'classification': DigitsSettings(
-            image_size=64, num_train=4000, num_val=500, max_digits=1, min_height=32, max_height=60
+            image_size=32, num_train=6000, num_val=500, max_digits=1, min_height=24, max_height=30
         ),
     }
 )
