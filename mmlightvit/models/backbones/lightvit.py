@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch._dynamo
 import torch.fx.experimental._config
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -344,8 +343,10 @@ class LightViT(BaseModule):
         Args:
             **kwargs: Those of :func:`torch.compile`; ``dynamic`` and ``fullgraph`` are true unless given.
         """
+        from torch._dynamo import config  # slow to import, and only needed here
+
         # Stages share their code, and torch counts graphs per code: stages x kinds x training x batch of 1.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * self.num_stages)
+        config.recompile_limit = max(config.recompile_limit, 8 * self.num_stages)
         for stage in self.stages:
             assert isinstance(stage, LightViTStage)
             stage._compiled_run = torch.compile(stage._run_free, **{'dynamic': True, 'fullgraph': True, **kwargs})
