@@ -84,7 +84,7 @@ endef
 demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; under 10 minutes on two cores
 
 demo-detection: $(STAMPS)/package
-	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_5.pth)
+	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_3.pth)
 
 demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way; under 8 minutes
 	$(call run_demo,classification,lightvit_digits,epoch_16.pth)

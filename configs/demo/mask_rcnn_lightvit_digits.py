@@ -35,7 +35,7 @@ model = dict(
         mask_head=dict(
             num_convs=3,
             in_channels=width,
-            conv_out_channels=32,
+            conv_out_channels=width,
             num_classes=10,
             class_agnostic=True,
             loss_mask=dict(loss_weight=2.0),
@@ -94,12 +94,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
-max_epochs = 5
+max_epochs = 3
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=120),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -33,7 +33,7 @@ SEGMENTATION_CLASSES = ('canvas', *CLASSES)
 
 _STAMP = 'digits.json'
 #: Rises when the same settings give other pixels, so that data written by an older version are written anew.
-_VERSION = 1
+_VERSION = 2
 _SPLITS = ('train', 'val')
 _PLACEMENT_TRIES = 20
 _JPEG_QUALITY = 92
@@ -66,9 +66,9 @@ class DigitsSettings:
     seed: int = 0
     min_digits: int = 1
     max_digits: int = 3
-    min_height: int = 56
-    max_height: int = 108
-    min_visible: float = 0.85
+    min_height: int = 60
+    max_height: int = 112
+    min_visible: float = 0.95
     val_share: float = 0.2
 
     def __post_init__(self) -> None:
@@ -171,8 +171,8 @@ def glyph(scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:
     scale = height / (strokes.shape[0] - 2)
     shape = [max(1, round(side * scale)) for side in strokes.shape]
     large = np.asarray(Image.fromarray(strokes).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
-    # A stroke is where the enlarged ink passes 0.35; a ramp of 0.2 around it gives a soft edge.
-    alpha = np.clip((large - 0.25) / 0.2, 0, 1).astype(np.float32)
+    # A stroke is where the enlarged ink passes 0.25; a ramp of 0.2 around it gives a soft edge.
+    alpha = np.clip((large - 0.15) / 0.2, 0, 1).astype(np.float32)
     solid = alpha >= 0.5
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
