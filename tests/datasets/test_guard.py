@@ -205,6 +205,7 @@ def test_settings_out_of_range(settings: dict) -> None:
         DataGuardHook(**settings)
 
 
+@pytest.mark.slow  # a timing, which needs an idle machine
 def test_the_cost_for_a_sample_is_small(tmp_path: Path) -> None:
     """The header is read before the pixels, which takes far less than decoding a photo of usual size."""
     dataset = folder_of(tmp_path)

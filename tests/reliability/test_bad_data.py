@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import re
 import resource
 import socket
 from datetime import timedelta
@@ -270,7 +271,8 @@ def test_the_list_is_one_line_out_of_a_worker_too(tmp_path: Path) -> None:
     runner = runner_of(tmp_path / 'work', folders(tmp_path), workers=2)
     with pytest.raises(BadDataError) as error:
         runner.train()
-    assert str(error.value).startswith('train data: 2 of 20 samples are bad')
+    # The other worker may have met bad samples of its own by the time the limit is passed.
+    assert re.match(r'train data: (\d|10) of 20 samples are bad', str(error.value))
     assert '\n' not in str(error.value)
 
 
