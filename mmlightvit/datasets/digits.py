@@ -53,6 +53,7 @@ class DigitsSettings:
             have fewer than ``min_digits``, but never none.
         min_height: Height of the smallest digit in pixels, >= 8.
         max_height: Height of the largest digit in pixels, at most the canvas.
+        stroke_level: Ink of the enlarged scan at which a stroke begins, in [0.1, 0.9]; lower is bolder.
         min_visible: Share of its strokes that every digit keeps visible, in (0, 1].
         val_share: Share of the scans that only val draws from, in (0, 1).
 
@@ -68,6 +69,7 @@ class DigitsSettings:
     max_digits: int = 3
     min_height: int = 60
     max_height: int = 112
+    stroke_level: float = 0.25
     min_visible: float = 0.95
     val_share: float = 0.2
 
@@ -79,6 +81,7 @@ class DigitsSettings:
             'seed >= 0': self.seed >= 0,
             '1 <= min_digits <= max_digits': 1 <= self.min_digits <= self.max_digits,
             '8 <= min_height <= max_height <= image_size': 8 <= self.min_height <= self.max_height <= self.image_size,
+            '0.1 <= stroke_level <= 0.9': 0.1 <= self.stroke_level <= 0.9,
             '0 < min_visible <= 1': 0 < self.min_visible <= 1,
             '0 < val_share < 1': 0 < self.val_share < 1,
         }
@@ -93,7 +96,7 @@ TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
         'detection': DigitsSettings(num_train=2000),
         'segmentation': DigitsSettings(num_train=2000),
         'classification': DigitsSettings(
-            image_size=32, num_train=6000, num_val=500, max_digits=1, min_height=24, max_height=30
+            image_size=32, num_train=6000, num_val=500, max_digits=1, min_height=24, max_height=30, stroke_level=0.45
         ),
     }
 )
@@ -157,12 +160,13 @@ def _cloud(rng: Generator, size: int) -> NDArray[np.float64]:
     return total / 1.2
 
 
-def glyph(scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+def glyph(scan: NDArray[np.float32], height: int, level: float = 0.25) -> NDArray[np.float32]:
     """Opacity of a scan's strokes, enlarged to ``height`` pixels; the scan's proportions are kept.
 
     Args:
         scan: (8, 8) in [0, 1].
-        height: Height of the strokes in pixels, >= 1; the result is a pixel wider where a stroke ends between two.
+        height: Height in pixels, >= 1, of the rows with ink; strokes end a little inside or outside of them.
+        level: Enlarged ink at which a stroke begins, in [0.1, 0.9]. A ramp of 0.2 around it gives a soft edge.
 
     Shape: -> (about height, width) in [0, 1]; every border row and column has a visible pixel.
     """
@@ -171,8 +175,7 @@ def glyph(scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:
     scale = height / (strokes.shape[0] - 2)
     shape = [max(1, round(side * scale)) for side in strokes.shape]
     large = np.asarray(Image.fromarray(strokes).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
-    # A stroke is where the enlarged ink passes 0.25; a ramp of 0.2 around it gives a soft edge.
-    alpha = np.clip((large - 0.15) / 0.2, 0, 1).astype(np.float32)
+    alpha = np.clip((large - level) / 0.2 + 0.5, 0, 1).astype(np.float32)
     solid = alpha >= 0.5
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -231,7 +234,8 @@ def draw_scene(rng: Generator, scans: Scans, settings: DigitsSettings, label: in
     for _ in range(rng.integers(settings.min_digits, settings.max_digits + 1)):
         index = rng.choice(pool)
         for _ in range(_PLACEMENT_TRIES):
-            alpha = glyph(scans.images[index], int(rng.integers(settings.min_height, settings.max_height + 1)))
+            pixels = int(rng.integers(settings.min_height, settings.max_height + 1))
+            alpha = glyph(scans.images[index], pixels, settings.stroke_level)
             height, width = alpha.shape
             if height > size or width > size:
                 continue

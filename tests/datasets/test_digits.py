@@ -63,6 +63,8 @@ def test_glyph_has_the_height_asked_for_and_follows_the_ink(height):
         assert alpha.min() >= 0 and alpha.max() <= 1
         solid = alpha >= 0.5
         assert solid[[0, -1]].any(axis=1).all() and solid[:, [0, -1]].any(axis=0).all()
+    # Bolder strokes hold the thinner ones.
+    assert (glyph(scans.images[0], 80, 0.2) >= 0.5).sum() > (glyph(scans.images[0], 80, 0.6) >= 0.5).sum()
     # The middle of a ring is open, the middle of a bar is ink.
     zero, one = (scans.images[scans.labels == label].mean(axis=0) for label in (0, 1))
     middle = glyph(zero, 80)
@@ -101,8 +103,8 @@ def test_masks_are_the_visible_strokes():
 def test_every_digit_keeps_most_of_its_strokes(monkeypatch):
     whole = []
 
-    def record(scan, height):
-        alpha = glyph(scan, height)
+    def record(scan, height, level):
+        alpha = glyph(scan, height, level)
         whole.append(int((alpha >= 0.5).sum()))
         return alpha
 
@@ -208,6 +210,7 @@ def test_what_an_interrupted_or_foreign_writer_left_is_not_taken(tmp_path, monke
         (dict(max_height=200), 'max_height <= image_size'),
         (dict(min_digits=5), 'min_digits <= max_digits'),
         (dict(min_visible=0.0), 'min_visible'),
+        (dict(stroke_level=1.0), 'stroke_level'),
         (dict(val_share=1.0), 'val_share'),
     ],
 )

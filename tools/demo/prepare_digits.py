@@ -23,6 +23,7 @@ HELP = {
     'max_digits': 'most digits on a canvas',
     'min_height': 'height of the smallest digit in pixels',
     'max_height': 'height of the largest digit in pixels',
+    'stroke_level': 'ink of the enlarged scan at which a stroke begins; lower is bolder',
     'min_visible': 'share of its strokes that every digit keeps visible',
     'val_share': 'share of the scans that only val draws from',
 }
