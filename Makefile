@@ -81,15 +81,15 @@ define run_demo
 	@echo 'checkpoint: work_dirs/demo/$(1)/$(3)'
 endef
 
-demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; under 10 minutes on two cores
+demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; about 9 minutes on two cores
 
 demo-detection: $(STAMPS)/package
 	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_3.pth)
 
-demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way; under 8 minutes
+demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way
 	$(call run_demo,classification,lightvit_digits,epoch_16.pth)
 
-demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way; under 8 minutes
+demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way
 	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1250.pth)
 
 demo-all: demo-detection demo-classification demo-segmentation ## All three

@@ -48,7 +48,7 @@ def test_entry_agrees_with_its_config(path):
         model['backbone'].pop(setting, None)
     key = json.dumps(model, sort_keys=True, default=str)
     if key not in COUNTED:
-        counted = count(cfg, metadata['Input Size'])
+        counted = count(cfg, [int(side) for side in metadata['Input Size'].split('x')])
         COUNTED[key] = (counted.params, counted.published)
     params, macs = COUNTED[key]
     assert metadata['Parameters'] == params

@@ -1,6 +1,6 @@
 # A small LightViT classifies handwritten digits: the classification demo.
 # Run: make demo-classification
-# Measured (docs/demo.md): TODO
+# Measured: docs/demo.md
 _base_ = ['../_base_/lightvit_classifier.py', './_base_/lightvit_digits.py', '../_base_/classification.py']
 
 model = dict(

@@ -1,6 +1,6 @@
 # Mask R-CNN with a small LightViT on handwritten digits: the detection demo.
 # Run: make demo
-# Measured (docs/demo.md): TODO
+# Measured: docs/demo.md
 # From the classifier of the classification demo:
 # --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=CHECKPOINT
 _base_ = ['../_base_/mask_rcnn_lightvit.py', './_base_/lightvit_digits.py', '../_base_/detection.py']

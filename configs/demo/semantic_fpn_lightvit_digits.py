@@ -1,6 +1,6 @@
 # Semantic FPN with a small LightViT labels the pixels of handwritten digits: the segmentation demo.
 # Run: make demo-segmentation
-# Measured (docs/demo.md): TODO
+# Measured: docs/demo.md
 _base_ = [
     __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/fpn_r50.py',
     './_base_/lightvit_digits.py',
