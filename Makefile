@@ -81,7 +81,7 @@ define run_demo
 	@echo 'checkpoint: work_dirs/demo/$(1)/$(3)'
 endef
 
-demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; about 9 minutes on two cores
+demo: demo-detection ## Mask R-CNN on handwritten digits: train, COCO AP, pictures; meant to stay under 10 minutes on two cores, see docs/demo.md
 
 demo-detection: $(STAMPS)/package
 	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_3.pth)
