@@ -33,9 +33,9 @@ model = dict(
         ),
         mask_roi_extractor=dict(roi_extractor, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(
-            num_convs=3,
+            num_convs=2,
             in_channels=width,
-            conv_out_channels=width,
+            conv_out_channels=width // 2,
             num_classes=10,
             class_agnostic=True,
             loss_mask=dict(loss_weight=2.0),
@@ -44,7 +44,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64, pos_fraction=0.5)),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=20)),
 )
@@ -91,7 +91,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm'])
+val_evaluator = dict(type='mmlightvit.CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
 max_epochs = 3

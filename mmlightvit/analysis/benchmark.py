@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,12 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95, resamples: 
 
 
 def compare(
-    models: Mapping[str, nn.Module], case: Case, rounds: int = 15, seconds: float = 0.3, progress: bool = True
+    models: Mapping[str, nn.Module],
+    case: Case,
+    rounds: int = 15,
+    seconds: float = 0.3,
+    forms: Mapping[str, str] = MappingProxyType({}),
+    progress: bool = True,
 ) -> list[Timing]:
     """Time models in turns.
 
@@ -136,15 +142,17 @@ def compare(
         case: What to time.
         rounds: Rounds, >= 1; every model runs once in each.
         seconds: About how long a model runs in each round.
+        forms: Name to form, for the models that run in another one than the case says.
         progress: Whether to say on stderr what is being timed.
     """
     if rounds < 1:
         raise UserError(f'rounds: expected at least 1, got {rounds}')
     steps, repeats, peaks = {}, {}, {}
+    cases = {name: replace(case, form=forms.get(name, case.form)) for name in models}
     for name, model in models.items():
-        _say(progress, f'{case}: preparing {name}')
+        _say(progress, f'{cases[name]}: preparing {name}')
         with _context(case):
-            steps[name] = _step(model, case)
+            steps[name] = _step(model, cases[name])
             steps[name]()
             _sync(case)
             repeats[name] = max(1, int(seconds / _time(steps[name], 1, case)))
@@ -157,7 +165,8 @@ def compare(
         _say(progress, f'{case}: round {i + 1} of {rounds}')
     first = times[next(iter(models))]
     return [
-        Timing(name, case, tuple(t), tuple(a / b for a, b in zip(first, t)), peaks[name]) for name, t in times.items()
+        Timing(name, cases[name], tuple(t), tuple(a / b for a, b in zip(first, t)), peaks[name])
+        for name, t in times.items()
     ]
 
 

@@ -84,7 +84,7 @@ def _pretrained(self: PretrainedInit, module: nn.Module) -> None:
     except CheckpointUnavailable as error:
         raise CheckpointUnavailable(
             f'{error} For init_cfg of the backbone that is --cfg-options model.backbone.init_cfg.checkpoint=PATH; to '
-            'train from scratch: --cfg-options model.backbone.init_cfg=None'
+            'train from scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False'
         ) from None
     if hasattr(module, '_params_init_info'):
         update_init_info(module, init_info=self._get_init_info())

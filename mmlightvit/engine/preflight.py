@@ -74,7 +74,11 @@ def check_initial_weights(cfg: Config) -> None:
         UserError: A file does not exist, or cannot be fetched.
     """
     for key, checkpoint in _pretrained(cfg.get('model'), 'model'):
-        change = f'use --cfg-options {key}.checkpoint=FILE, or {key}=None to train from scratch'
+        scratch = f'{key}=None'
+        owner = key.partition('.init_cfg')[0]
+        if _value_at(cfg, owner).get('norm_eval'):
+            scratch += f' {owner}.norm_eval=False'  # its statistics come with the weights
+        change = f'use --cfg-options {key}.checkpoint=FILE, or {scratch} to train from scratch'
         if checkpoint.startswith(('http://', 'https://')):
             try:
                 download(checkpoint)
@@ -93,6 +97,13 @@ def _pretrained(value: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _pretrained(item, f'{key}.{index}')
+
+
+def _value_at(cfg: Config, key: str) -> Any:
+    value: Any = cfg
+    for name in key.split('.'):
+        value = value[int(name)] if isinstance(value, (list, tuple)) else value[name]
+    return value
 
 
 def check_data(cfg: Config, split: str) -> None:

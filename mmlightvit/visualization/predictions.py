@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmlightvit.analysis.counting import build_model
 from mmlightvit.checkpoint.loading import load_into
 from mmlightvit.errors import UserError
 
@@ -44,7 +45,7 @@ def predict(cfg: Config, checkpoint: str, count: int) -> tuple[list[Any], Sequen
         raise UserError(f'number of images: expected at least 1, got {count}')
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     load_into(model, checkpoint)
     model.eval()
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)

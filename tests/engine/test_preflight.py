@@ -110,7 +110,7 @@ def test_an_address_that_cannot_be_had_is_named_with_the_overrides(coco, monkeyp
     said = str(caught.value)
     assert 'lightvit_tiny_78.7.ckpt cannot be had' in said
     assert f'{WEIGHTS}=FILE' in said
-    assert 'model.backbone.init_cfg=None to train from scratch' in said
+    assert 'model.backbone.init_cfg=None model.backbone.norm_eval=False to train from scratch' in said
 
 
 def test_resume_reads_no_initial_weights(coco, tmp_path):

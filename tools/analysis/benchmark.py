@@ -26,6 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--reference', metavar='FILE.py:CLASS', help='another form of the backbone, called as LightViT; comes first'
     )
+    parser.add_argument(
+        '--reference-form', choices=('eager', 'compiled'), help='how the reference runs (default as --form says)'
+    )
     parser.add_argument('--against', nargs='+', default=[], metavar='NAME', help='timm models, by name')
     parser.add_argument(
         '--classifier', action='store_true', help='with the classification head (1000 classes); implied by --against'
@@ -56,6 +59,8 @@ def main() -> None:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if args.reference_form and not args.reference:
+        raise UserError('--reference-form: expected together with --reference FILE.py:CLASS')
     cases = [
         benchmark.Case(mode, form, dtype, args.device, batch, *parse_size(size))
         for size, mode, form, dtype, batch in itertools.product(args.size, args.mode, args.form, args.dtype, args.batch)
@@ -63,7 +68,8 @@ def main() -> None:
     timings, lines = [], []
     for case in cases:
         models, backbone = build(args)
-        measured = benchmark.compare(models, case, args.rounds, args.seconds)
+        forms = {'reference': args.reference_form} if args.reference_form else {}
+        measured = benchmark.compare(models, case, args.rounds, args.seconds, forms)
         timings += measured
         ours = next(timing for timing in measured if timing.name == 'mmlightvit')
         lines.append(benchmark.floor_line(build(args)[0]['mmlightvit'], ours, benchmark.Machine.measure(case)))

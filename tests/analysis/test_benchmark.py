@@ -1,0 +1,157 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The benchmark: what it computes from times, and the tool in each of its modes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmlightvit.analysis import benchmark
+from mmlightvit.errors import UserError
+from mmlightvit.models.backbones import LightViT
+
+
+class Sleeper(nn.Module):
+    """A model that takes a known time."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seconds = seconds
+
+    def forward(self, image):
+        time.sleep(self.seconds)
+        return image.mean() * self.scale
+
+
+@pytest.mark.parametrize('mode', benchmark.MODES)
+def test_ratio_of_known_times(mode):
+    models = dict(slow=Sleeper(0.03), fast=Sleeper(0.01))
+    case = benchmark.Case(mode=mode, height=8, width=8)
+    slow, fast = benchmark.compare(models, case, rounds=5, seconds=0.0, progress=False)
+    assert slow.ratios == (1.0,) * 5 and len(fast.seconds) == 5
+    # Three in truth; a busy machine adds to both.
+    assert slow.median >= 0.03 and fast.median >= 0.01 and 1.5 < fast.ratio < 3.2
+    assert fast.interval[0] <= fast.ratio <= fast.interval[1]
+    assert fast.images_per_second == pytest.approx(1 / fast.median)
+    assert all(model.scale.grad is None for model in models.values())
+
+
+def test_models_take_turns_in_both_directions():
+    order = []
+
+    class Noting(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, image):
+            order.append(self.name)
+            return image
+
+    case = benchmark.Case(height=8, width=8)
+    benchmark.compare({name: Noting(name) for name in 'abc'}, case, rounds=4, seconds=0.0, progress=False)
+    assert ''.join(order[-12:]) == 'abccbaabccba'
+
+
+def test_interval_of_the_median():
+    sample = np.random.default_rng(1).normal(2.0, 0.1, 400)
+    low, high = benchmark.bootstrap_interval(sample)
+    # The median of a normal sample has a standard error of 1.2533 sigma / sqrt(n).
+    assert (high - low) / (2 * 1.96) == pytest.approx(1.2533 * 0.1 / 20, rel=0.25)
+    assert low < 2.0 < high
+    assert benchmark.bootstrap_interval([3.0]) == (3.0, 3.0)
+
+
+def test_one_model_in_another_form():
+    models = dict(reference=LightViT('test'), mmlightvit=LightViT('test'))
+    compiled = []
+    models['mmlightvit'].compile = lambda **kwargs: compiled.append(kwargs)  # type: ignore[method-assign]
+    case = benchmark.Case(form='compiled', height=32, width=32)
+    timings = benchmark.compare(models, case, 1, 0.0, forms=dict(reference='eager'), progress=False)
+    assert [timing.case.form for timing in timings] == ['eager', 'compiled'] and len(compiled) == 1
+
+
+@pytest.mark.parametrize('wrong, message', [
+    (dict(form='graph'), 'form graph: expected inference on a CUDA device'),
+    (dict(mode='testing'), "mode: expected one of inference, training, got 'testing'"),
+    (dict(dtype='float64'), 'dtype: expected one of float32, bf16, fp16'),
+    (dict(batch=0), 'expected at least 1, got 0'),
+])  # fmt: skip
+def test_cases_that_do_not_exist(wrong, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        benchmark.Case(**wrong)
+
+
+def test_stages_are_timed_one_by_one():
+    backbone = LightViT('test')
+    times = benchmark.time_stages(backbone, benchmark.Case(height=64, width=64), rounds=2)
+    assert list(times) == ['stem', 'stage 0', 'stage 1', 'stage 2'] and min(times.values()) > 0
+    assert not backbone.patch_embed._forward_hooks
+
+
+def test_floor_is_the_slower_of_arithmetic_and_memory():
+    machine = benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e10)
+    assert machine.floor(macs=10**9, num_bytes=10**6) == pytest.approx(0.2)
+    assert machine.floor(macs=10**3, num_bytes=10**9) == pytest.approx(1.0)
+
+
+def tool(repo, *args):
+    command = [sys.executable, 'tools/analysis/benchmark.py', *map(str, args)]
+    return subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=300, check=False)
+
+
+QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
+
+
+def test_tool_against_the_plain_form(repo, tmp_path):
+    files = [tmp_path / name for name in ('t.csv', 't.md', 't.png')]
+    done = tool(
+        repo, 'test', '--reference', 'tests/oracles.py:PlainLightViT', '--mode', 'inference', 'training', '--batch', 1, 2,
+        '--dtype', 'float32', 'bf16', '--stages', *QUICK, '--csv', files[0], '--markdown', files[1], '--plot', files[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(files[0].open()))
+    assert [row['model'] for row in rows] == ['reference', 'mmlightvit'] * 8
+    assert {(row['mode'], row['dtype'], row['batch']) for row in rows} == {
+        (mode, dtype, batch) for mode in benchmark.MODES for dtype in ('float32', 'bf16') for batch in '12'
+    }
+    assert all(float(row['images/s']) > 0 and float(row['ratio']) > 0 for row in rows)
+    assert 'torch' in files[1].read_text() and files[2].stat().st_size > 1000
+    assert done.stdout.count('floor') == 4 and done.stdout.count('stage 2') == 8
+    assert 'round 2 of 2' in done.stderr
+
+
+@pytest.mark.parametrize(
+    'config', ['lightvit_t_imagenet.py', 'mask_rcnn_lightvit_t_1x.py', 'semantic_fpn_lightvit_t_ade20k.py']
+)
+def test_tool_with_a_config(repo, config):
+    done = tool(repo, f'configs/{config}', *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert 'mmlightvit' in done.stdout and 'reached' in done.stdout
+
+
+def test_tool_against_a_peer(repo):
+    pytest.importorskip('timm')
+    done = tool(repo, 'tiny', '--against', 'pvt_v2_b0', *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert 'pvt_v2_b0' in done.stdout
+
+
+@pytest.mark.parametrize('args, message', [
+    (('--size', '64'), "--size: expected HEIGHTxWIDTH in pixels such as 224x224, got '64'"),
+    (('--reference', 'no.py:Model'), "expected FILE.py:CLASS with an existing file, got 'no.py:Model'"),
+    (('--reference-form', 'eager'), '--reference-form: expected together with --reference FILE.py:CLASS'),
+    (('--form', 'graph'), 'form graph: expected inference on a CUDA device'),
+])  # fmt: skip
+def test_tool_says_what_is_wrong(repo, args, message):
+    done = tool(repo, 'test', *args)
+    assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
