@@ -96,7 +96,7 @@ TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
         'detection': DigitsSettings(num_train=2000),
         'segmentation': DigitsSettings(num_train=2000),
         'classification': DigitsSettings(
-            image_size=32, num_train=6000, num_val=500, max_digits=1, min_height=24, max_height=30, stroke_level=0.45
+            image_size=32, num_train=12000, num_val=500, max_digits=1, min_height=24, max_height=30, stroke_level=0.45
         ),
     }
 )

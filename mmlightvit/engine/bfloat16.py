@@ -1,9 +1,10 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """bfloat16 where the toolboxes know float16 only.
 
-- mmcv's operators have no bfloat16 kernels: they compute in float32 then, and RoIAlign hands bfloat16 on.
-- mmdet's anchors take the type of the head's maps. bfloat16 has 8 significant bits, so that a coordinate beyond 1024
-  pixels would be rounded to a multiple of 8; the maps of anchor heads are handed on in float32.
+- mmcv's operators have no bfloat16 kernels: they compute in float32 then.
+- mmdet's anchors and RoIs take the type of the maps. bfloat16 has 8 significant bits, so that a coordinate beyond 1024
+  pixels would be rounded to a multiple of 8. The maps of anchor heads are handed on in float32; RoI extractors get
+  float32 maps, leave the RoIs as they are, and hand bfloat16 on.
 
 float16 and float32 pass through unchanged.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ _MMCV_FUNCTIONS = {
     'mmcv.ops.nms': ('NMSop', 'SoftNMSop'),
     'mmcv.ops.focal_loss': ('SigmoidFocalLossFunction', 'SoftmaxFocalLossFunction'),
 }
+_ROI_EXTRACTORS = ('SingleRoIExtractor', 'GenericRoIExtractor')
 _DONE = 'takes_bfloat16'
 
 
@@ -31,9 +33,10 @@ def complete_bfloat16() -> None:
             function = getattr(sys.modules.get(module), name, None)
             if function is not None and not hasattr(function.forward, _DONE):
                 function.forward = staticmethod(_with_float32_inputs(function.forward))
-    roi_align = getattr(sys.modules.get('mmcv.ops.roi_align'), 'RoIAlign', None)
-    if roi_align is not None and not hasattr(roi_align.forward, _DONE):
-        roi_align.forward = _through_float32(roi_align.forward)
+    for name in _ROI_EXTRACTORS:
+        extractor = getattr(sys.modules.get('mmdet.models.roi_heads.roi_extractors'), name, None)
+        if extractor is not None and not hasattr(extractor.forward, _DONE):
+            extractor.forward = _through_float32(extractor.forward)
     anchor_head = getattr(sys.modules.get('mmdet.models.dense_heads'), 'AnchorHead', None)
     if anchor_head is not None and not hasattr(anchor_head.forward, _DONE):
         anchor_head.forward = _with_float32_outputs(anchor_head.forward)
@@ -59,8 +62,8 @@ def _with_float32_inputs(forward: Callable) -> Callable:
 
 def _through_float32(forward: Callable) -> Callable:
     @functools.wraps(forward)
-    def wrapped(self: Any, maps: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
-        return forward(self, to_float32(maps), to_float32(rois)).to(maps.dtype)
+    def wrapped(self: Any, feats: Sequence[torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        return forward(self, to_float32(feats), *args, **kwargs).to(feats[0].dtype)
 
     setattr(wrapped, _DONE, True)
     return wrapped

@@ -56,18 +56,6 @@ def test_mmcvs_operators_take_bfloat16():
     ops = pytest.importorskip('mmcv.ops')
     complete_bfloat16()
     complete_bfloat16()  # twice is once
-    values = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
-    rois = torch.tensor([[0.0, 1.0, 1.0, 6.0, 5.0]])
-    low, full = values.clone().requires_grad_(), values.float().requires_grad_()
-    align = ops.RoIAlign(2, aligned=True)
-    pooled = align(low, rois)
-    expected = align(full, rois)
-    assert pooled.dtype == torch.bfloat16
-    torch.testing.assert_close(pooled, expected.bfloat16())
-    pooled.float().sum().backward()
-    expected.sum().backward()
-    torch.testing.assert_close(low.grad, full.grad.bfloat16())
-
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30.0]])
     scores = torch.tensor([0.5, 0.9, 0.7])
     assert ops.nms(boxes.bfloat16(), scores.bfloat16(), 0.5)[1].tolist() == [1, 2]
@@ -88,3 +76,25 @@ def test_anchors_keep_their_coordinates_in_bfloat16():
     with torch.autocast('cpu', torch.bfloat16):
         scores, deltas = head([torch.zeros(1, 4, 2, 2)])
     assert scores[0].dtype == deltas[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize('kind', ['SingleRoIExtractor', 'GenericRoIExtractor'])
+def test_rois_keep_their_coordinates_in_bfloat16(kind):
+    """The extractors give RoIs the type of the maps; 1001.5 would become 1000."""
+    extractors = pytest.importorskip('mmdet.models.roi_heads.roi_extractors')
+    complete_bfloat16()
+    layer = dict(type='RoIAlign', output_size=2)
+    extractor = getattr(extractors, kind)(layer, out_channels=1, featmap_strides=[4])
+    arrived = []
+    extractor.roi_layers[0].register_forward_pre_hook(lambda _, inputs: arrived.extend(inputs))
+    low = torch.randn(1, 1, 32, 256, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    full = low.detach().float().requires_grad_()
+    rois = torch.tensor([[0, 945.3, 20.0, 1001.5, 80.0]])
+    pooled, expected = extractor((low,), rois), extractor((full,), rois)
+    assert arrived[0].dtype == arrived[1].dtype == torch.float32
+    assert torch.equal(arrived[1], rois)
+    assert pooled.dtype == torch.bfloat16
+    torch.testing.assert_close(pooled, expected.bfloat16())
+    pooled.float().sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(low.grad, full.grad.bfloat16())

@@ -23,7 +23,7 @@ from mmlightvit.models.layers import (
     window_reverse,
 )
 from mmlightvit.models.layers.attention import relative_position_index
-from mmlightvit.models.layers.inference import EvalCache, fold_batch_norm
+from mmlightvit.models.layers.kernels import EvalCache, fold_batch_norm
 
 
 @pytest.fixture(params=[False, True], ids=['inference', 'training'])

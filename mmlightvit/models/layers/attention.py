@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inference import EvalCache, linear
+from .kernels import EvalCache, linear
 from .windows import TokenGrid
 
 

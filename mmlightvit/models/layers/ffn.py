@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inference import linear, linear_gelu
+from .kernels import linear, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):

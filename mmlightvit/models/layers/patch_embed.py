@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .inference import EvalCache, can_fold, conv_gelu, fold_batch_norm
+from .kernels import EvalCache, can_fold, conv_gelu, fold_batch_norm
 
 
 class PatchEmbed(nn.Module):

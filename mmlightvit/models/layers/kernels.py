@@ -1,9 +1,8 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What inference may do that training may not: keep derived tensors, and call fused CPU kernels.
+"""Faster ways to the same result: oneDNN's kernels on CPUs, and in inference derived tensors that are kept.
 
-Nothing here changes a result beyond rounding, and everything here is left alone while a gradient is recorded or
-while the model is compiled, traced or exported: the compiler has fusions of its own, and an exported model must
-consist of public operators.
+Nothing here changes a result beyond rounding, and everything here is left alone while the model is compiled, traced
+or exported: the compiler has fusions of its own, and an exported model must consist of public operators.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ T = TypeVar('T')
 class EvalCache:
     """A value computed from parameters, kept for as long as these do not change.
 
-    It is dropped by :meth:`clear`, and looked through when one of the sources was written to, replaced, moved or
-    cast. It is neither copied nor saved with its module.
+    It is dropped by :meth:`clear`, and computed anew when one of the sources was written to, replaced, moved or cast.
+    A write through ``.data`` leaves no trace in torch, so modules clear it whenever they change mode. It is neither
+    copied nor saved with its module.
     """
 
     def __init__(self) -> None:
@@ -49,32 +49,64 @@ class EvalCache:
         if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()  # a graph must not hold memory that this cache may give back
         key = (variant, *((s.data_ptr(), s._version, s.dtype, s.device) for s in sources))
-        if self._entry is None or self._entry[0] != key:
-            self._entry = (key, compute())
-        return self._entry[1]
+        entry = self._entry  # read once: another thread may replace it
+        if entry is None or entry[0] != key:
+            entry = self._entry = (key, compute())
+        return entry[1]
 
 
 def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
     """``GELU(layer(x))``, exact; on a CPU in inference one oneDNN kernel."""
-    if _has_onednn(x, layer.weight) and _is_bare(layer):
+    if not torch.is_grad_enabled() and _has_onednn(x, layer.weight) and _is_bare(layer):
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'gelu', [], 'none')
-    return F.gelu(layer(x))
+    return F.gelu(linear(layer, x))
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)``; on a CPU in inference by oneDNN, which is ahead of the default where the input is long."""
-    if _has_onednn(x, layer.weight) and _is_bare(layer):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'none', [], '')
-    return layer(x)
+    """``layer(x)``; on a CPU by oneDNN, which is ahead of torch's default where the input is long."""
+    if not (_has_onednn(x, layer.weight) and _is_bare(layer)):
+        return layer(x)
+    if torch.is_grad_enabled():
+        return _OneDnnLinear.apply(x, layer.weight, layer.bias)
+    return _onednn_linear(x, layer.weight, layer.bias)
 
 
 def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     """``GELU`` of the convolution ``conv`` with another weight and bias; on a CPU one oneDNN kernel."""
-    if _has_onednn(x, weight):
+    if not torch.is_grad_enabled() and _has_onednn(x, weight):
         return torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups, 'gelu', [], 'none'
         )
     return F.gelu(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """``F.linear`` and its gradients, the two products with the weight by oneDNN."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _onednn_linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        grad_x = None
+        if needs_x:
+            # A gradient of the gradient needs public operators.
+            multiply = F.linear if torch.is_grad_enabled() else _onednn_linear
+            grad_x = multiply(grad, weight.t().contiguous(), None)
+        return grad_x, rows.t() @ x.flatten(0, -2) if needs_weight else None, rows.sum(0) if needs_bias else None
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
 
 
 def can_fold(layers: nn.Sequential) -> bool:
@@ -91,25 +123,34 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
     return conv.weight * scale.view(-1, 1, 1, 1).to(conv.weight.dtype), norm.bias - norm.running_mean * scale
 
 
-def _is_plain_inference(x: Tensor) -> bool:
-    """No gradient, no compiler, no tracer and no mode that watches operators, such as a FLOP counter."""
-    return not (
+def _is_watched(x: Tensor) -> bool:
+    """Whether a compiler, a tracer or a mode that looks at operators, such as a FLOP counter, is at work."""
+    return (
         torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
         or torch.jit.is_tracing()
         or x.is_meta
         or _get_current_dispatch_mode() is not None
     )
 
 
+def _is_plain_inference(x: Tensor) -> bool:
+    return not (torch.is_grad_enabled() or _is_watched(x))
+
+
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        _is_plain_inference(x)
+        not _is_watched(x)
         and x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled('cpu')
+        and not _is_autocasting()
     )
+
+
+def _is_autocasting() -> bool:
+    if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4, like the argument
+        return torch.is_autocast_enabled('cpu')
+    return torch.is_autocast_cpu_enabled()
 
 
 def _is_bare(layer: nn.Module) -> bool:
