@@ -106,7 +106,7 @@ test: lint ## Lint, then the tests
 test-slow: $(STAMPS)/package ## The tests that need minutes each
 	$(PY) -m pytest -m slow --ignore=tests/reliability
 
-test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; under 40 minutes on two cores
+test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; meant to stay under 40 minutes on two cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/reliability -m "slow or not slow"
 
 clean: ## Remove the demos' data and results, and caches; .venv stays

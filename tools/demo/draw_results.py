@@ -2,7 +2,7 @@
 """Draw what a trained model predicts, and how its training went.
 
 Example: ``python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py
-work_dirs/demo/detection/epoch_10.pth work_dirs/demo/detection``; see docs/demo.md.
+work_dirs/demo/detection/epoch_3.pth work_dirs/demo/detection``; see docs/demo.md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         prog='tools/demo/draw_results.py',
         description='Draw predictions on the test set side by side, and the curves of the latest training run.',
         epilog='example: python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py '
-        'work_dirs/demo/detection/epoch_10.pth work_dirs/demo/detection',
+        'work_dirs/demo/detection/epoch_3.pth work_dirs/demo/detection',
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
