@@ -7,31 +7,15 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py',
+    './_base_/lightvit.py',
     './_base_/coco_instance_multiscale.py',
     './_base_/coco_3x.py',
     './_base_/detection.py',
 ]
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmlightvit.LightViT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
-        ),
-    ),
-    neck=dict(
-        _delete_=True,
-        type='mmlightvit.LightViTFPN',
-        in_channels=[64, 128, 256],
-        out_channels=256,
-        num_outs=5,
-        num_transposed=1,
-    ),
+    backbone=_base_.lightvit_tiny,
+    neck=_base_.lightvit_fpn,
     roi_head=dict(
         bbox_head=[
             dict(
@@ -55,5 +39,5 @@ model = dict(
     ),
 )
 
-# Swin's warm-up is twice as long.
+# mmdet's Swin configs warm up over 1000 iterations.
 _base_.param_scheduler[0].end = 1000

@@ -5,13 +5,4 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './mask_rcnn_lightvit_t_1x.py'
 
-model = dict(
-    backbone=dict(
-        arch='base',
-        drop_path_rate=0.3,
-        init_cfg=dict(
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_base_82.1.ckpt',
-        ),
-    ),
-    neck=dict(in_channels=[128, 256, 512]),
-)
+model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=[128, 256, 512]))

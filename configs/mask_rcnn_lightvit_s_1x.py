@@ -5,12 +5,4 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './mask_rcnn_lightvit_t_1x.py'
 
-model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_small_80.9.ckpt',
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384]),
-)
+model = dict(backbone=_base_.lightvit_small, neck=dict(in_channels=[96, 192, 384]))

@@ -6,6 +6,7 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
+    './_base_/lightvit.py',
     './_base_/coco_detection.py',
     'mmdet::retinanet/retinanet_tta.py',
     './_base_/coco_1x.py',
@@ -13,27 +14,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmlightvit.LightViT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
-        ),
-    ),
+    backbone=_base_.lightvit_tiny,
     # The three stages are levels 3 to 5 as they come; 6 and 7 start from the last stage, as in mmdet's RetinaNet.
-    neck=dict(
-        _delete_=True,
-        type='mmlightvit.LightViTFPN',
-        in_channels=[64, 128, 256],
-        out_channels=256,
-        num_outs=5,
-        num_transposed=0,
-        extra_convs_on='input',
-    ),
+    neck=dict(_base_.lightvit_fpn, num_transposed=0, extra_convs_on='input'),
 )
 
 # PVT's recipe drops the rate as mmdet's 1x does and decays every parameter.

@@ -6,6 +6,7 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/fpn_r50.py',
+    './_base_/lightvit.py',
     './_base_/ade20k.py',
     './_base_/ade20k_40k.py',
     './_base_/segmentation.py',
@@ -14,25 +15,8 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     pretrained=None,
-    backbone=dict(
-        _delete_=True,
-        type='mmlightvit.LightViT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
-        ),
-    ),
-    neck=dict(
-        _delete_=True,
-        type='mmlightvit.LightViTFPN',
-        in_channels=[64, 128, 256],
-        out_channels=256,
-        num_outs=4,
-        num_transposed=1,
-    ),
+    backbone=_base_.lightvit_tiny,
+    neck=dict(_base_.lightvit_fpn, num_outs=4),
     decode_head=dict(num_classes=150),
 )
 # PVT's recipe tests at multiples of 32, where the grids of all levels cover the image exactly.

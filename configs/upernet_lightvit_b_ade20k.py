@@ -6,13 +6,7 @@
 _base_ = './upernet_lightvit_t_ade20k.py'
 
 model = dict(
-    backbone=dict(
-        arch='base',
-        drop_path_rate=0.3,
-        init_cfg=dict(
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_base_82.1.ckpt',
-        ),
-    ),
+    backbone=_base_.lightvit_base,
     decode_head=dict(in_channels=[128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )

@@ -6,12 +6,7 @@
 _base_ = './upernet_lightvit_t_ade20k.py'
 
 model = dict(
-    backbone=dict(
-        arch='small',
-        init_cfg=dict(
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_small_80.9.ckpt',
-        ),
-    ),
+    backbone=_base_.lightvit_small,
     decode_head=dict(in_channels=[96, 192, 384]),
     auxiliary_head=dict(in_channels=192),
 )

@@ -5,6 +5,7 @@
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/upernet_swin.py',
+    './_base_/lightvit.py',
     './_base_/ade20k.py',
     './_base_/ade20k_160k.py',
     './_base_/segmentation.py',
@@ -14,17 +15,7 @@ _base_ = [
 # in front of it (LightViTFPN) would put one pyramid on another and make the head's widest convolution 4 times as dear.
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(
-        _delete_=True,
-        type='mmlightvit.LightViT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
-        ),
-    ),
+    backbone=_base_.lightvit_tiny,
     decode_head=dict(in_channels=[64, 128, 256], in_index=[0, 1, 2], num_classes=150),
     auxiliary_head=dict(in_channels=128, in_index=1, num_classes=150),
 )
