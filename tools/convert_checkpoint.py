@@ -5,6 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmlightvit.checkpoint.conversion import LayoutError, convert
 from mmlightvit.errors import exit_on_user_error
