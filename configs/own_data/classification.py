@@ -3,7 +3,8 @@
 #   python tools/misc/check_dataset.py configs/own_data/classification.py
 #   python tools/train.py configs/own_data/classification.py --auto-scale-lr
 # Published: none. Measured: not run.
-_base_ = '../lightvit_t_imagenet.py'
+# For LightViT-S or -B: lightvit_s_imagenet.py here, and lightvit_small below.
+_base_ = ['../lightvit_t_imagenet.py', '../_base_/lightvit.py']
 
 # The names of the class folders, in alphabetical order. Their number is set nowhere else.
 classes = ['cat', 'dog']
@@ -13,12 +14,7 @@ num_classes = len(classes)
 data_preprocessor = dict(num_classes=num_classes)
 model = dict(
     # Start from the published ImageNet classifier; None starts from scratch.
-    backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_tiny_78.7.ckpt',
-        ),
-    ),
+    backbone=dict(init_cfg=_base_.lightvit_tiny.init_cfg),
     head=dict(num_classes=num_classes, topk=(1,)),
 )
 
