@@ -117,6 +117,54 @@ def test_variant_start_weights_and_head_agree(name):
     assert load(name).model.backbone.drop_path_rate == rate
 
 
+def changed(name: str, path: Path, changes: dict[str, str]) -> Config:
+    """A config as a user copies and edits it, in another place."""
+    text = (ROOT / 'configs' / name).read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text.replace("'../", f"'{ROOT}/configs/"))
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize(
+    ('task', 'changes'),
+    [
+        ('classification', {'lightvit_t_imagenet.py': 'lightvit_s_imagenet.py', 'lightvit_tiny': 'lightvit_small'}),
+        ('detection', {'mask_rcnn_lightvit_t_1x.py': 'mask_rcnn_lightvit_s_1x.py'}),
+        ('segmentation', {'semantic_fpn_lightvit_t_ade20k.py': 'semantic_fpn_lightvit_s_ade20k.py'}),
+    ],
+)
+def test_own_data_with_another_variant_as_the_docs_say(tmp_path, task, changes):
+    model = build(changed(f'own_data/{task}.py', tmp_path / 'own.py', changes))
+    assert model.backbone.embed_dims == [96, 192, 384]
+    assert model.backbone.init_cfg['checkpoint'].endswith('/lightvit_small_80.9.ckpt')
+
+
+def test_own_data_of_boxes_warms_up_and_drops_within_its_epochs(tmp_path):
+    for epochs, milestones in ((12, [9, 11]), (36, [27, 33])):
+        cfg = changed(
+            'own_data/detection.py', tmp_path / f'own_{epochs}.py', {'max_epochs = 12': f'max_epochs = {epochs}'}
+        )
+        warm_up, steps = cfg.param_scheduler
+        assert (warm_up.by_epoch, warm_up.end) == (False, 100)
+        assert (steps.end, list(steps.milestones), cfg.train_cfg.max_epochs) == (epochs, milestones, epochs)
+
+
+def test_the_new_head_of_the_docs(tmp_path):
+    (example,) = re.findall(r'```python\n(_base_ = .*?)```', (ROOT / 'docs' / 'configs.md').read_text(), re.DOTALL)
+    (tmp_path / 'tiny.py').write_text(example.replace("'./", f"'{ROOT}/configs/"))
+    (small,) = re.findall(r'`(model = .*lightvit_small.*)`', (ROOT / 'docs' / 'configs.md').read_text())
+    (tmp_path / 'small.py').write_text(f"_base_ = './tiny.py'\n{small}\n")
+    for name, channels in (('tiny', [64, 128, 256]), ('small', [96, 192, 384])):
+        model = build(Config.fromfile(tmp_path / f'{name}.py'))
+        assert type(model).__name__ == 'FasterRCNN'
+        assert model.backbone.embed_dims == channels
+        assert [conv.in_channels for conv in model.neck.lateral_convs] == channels
+        assert f'lightvit_{name}' in model.backbone.init_cfg['checkpoint']
+        assert model.backbone.norm_eval
+
+
 # -------------------------------------------------------------------------------------------------- published numbers
 
 
