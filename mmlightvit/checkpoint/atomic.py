@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -44,10 +45,13 @@ def atomic_write(path: str | os.PathLike, writer: Callable[[BinaryIO], object]) 
 
 
 def sync_directory(directory: str | os.PathLike) -> None:
-    """Make renames and removals in a directory durable."""
+    """Make renames and removals in a directory durable, on file systems that can sync a directory."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import io
 import os
 import re
@@ -144,8 +145,8 @@ def download(address: str) -> Path:
                 print_log(f'Downloading {address} to {path}', logger='current')
                 with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
                     atomic_write(path, lambda file: _receive(response, file))
-    except OSError as error:  # urllib's errors are of its kind
-        reason = ' '.join(str(error).split())
+    except (OSError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
+        reason = ' '.join(str(error).split()) or type(error).__name__
         raise CheckpointUnavailable(
             f'{address} cannot be had ({reason}). Fetch it on another machine and put it at {path}, or give the '
             'path of your copy instead of the address.'

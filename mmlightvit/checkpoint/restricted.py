@@ -41,7 +41,10 @@ UNREADABLE = (
 )
 
 
-_CAN_ADD = digit_version(torch.__version__) >= digit_version('2.6.0')
+#: Before torch 2.6 nothing can be added to the list, and the reader of the formats before the zip format can be made
+#: to execute code in spite of it (CVE-2025-32434).
+_IS_CURRENT = digit_version(torch.__version__) >= digit_version('2.6.0')
+_ZIP_START = b'PK\x03\x04'  # what torch, too, tells the zip format by
 
 
 class RefusedError(Exception):
@@ -57,13 +60,17 @@ def load(file: BinaryIO, map_location: Any) -> Any:
 
     Raises:
         RefusedError: The file names a function or class that is not listed; the message names it.
-        UNREADABLE: The file is damaged.
+        UNREADABLE: The file is damaged; or it is not of the zip format, and torch is older than 2.6.
     """
+    if not _IS_CURRENT:
+        start = file.read(len(_ZIP_START))
+        file.seek(0)
+        if start != _ZIP_START:
+            raise ValueError("torch before 2.6 reads nothing safely but torch's zip format, which this file has not")
     with warnings.catch_warnings():
         # Remarks on the pickle protocol and on typed storages, which are no concern of the person who loads a file.
         warnings.simplefilter('ignore')
-        # Before torch 2.6 nothing can be added to the list: files that hold more than tensors are refused there.
-        listed = torch.serialization.safe_globals(_ALLOWED) if _CAN_ADD else contextlib.nullcontext()
+        listed = torch.serialization.safe_globals(_ALLOWED) if _IS_CURRENT else contextlib.nullcontext()
         try:
             with listed:
                 content = torch.load(file, map_location=map_location, weights_only=True)
@@ -72,7 +79,7 @@ def load(file: BinaryIO, map_location: Any) -> Any:
             if name is None:
                 raise
             raise RefusedError(name.group(1)) from None
-    return _plain(content, set())
+    return _plain(content, {})
 
 
 class _DType:
@@ -162,27 +169,34 @@ _ALLOWED: list = [
 ]
 
 
-def _plain(value: Any, seen: set[int]) -> Any:
-    """``value`` with each stand-in exchanged for what it stands for; containers are changed in place."""
+def _plain(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    """``value`` with each stand-in exchanged for what it stands for; containers are changed in place.
+
+    Args:
+        value: What was unpickled.
+        done: By ``id``, each container met so far, which keeps the id its own, and what takes its place. A file of a
+            kilobyte can nest a container in itself often enough to be met a billion times.
+    """
     if isinstance(value, _Array | _DType):
         return value.value
-    if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(_plain(item, seen) for item in value)
-    if id(value) in seen:
-        return value
+    if id(value) in done:
+        return done[id(value)][1]
+    if type(value) is tuple:
+        plain = tuple(_plain(item, done) for item in value)
+        done[id(value)] = value, plain
+        return plain
+    if isinstance(value, dict | list | HistoryBuffer | argparse.Namespace):
+        done[id(value)] = value, value
     if isinstance(value, dict):
-        seen.add(id(value))
         for key in list(dict.keys(value)):
-            dict.__setitem__(value, key, _plain(dict.__getitem__(value, key), seen))
+            dict.__setitem__(value, key, _plain(dict.__getitem__(value, key), done))
         if isinstance(value, OrderedDict):
             # Attributes may shadow methods; a state dict's versions are the one that is meant.
             for name in [name for name in vars(value) if name != '_metadata']:
                 del vars(value)[name]
     elif isinstance(value, list):
-        seen.add(id(value))
-        value[:] = [_plain(item, seen) for item in value]
+        value[:] = [_plain(item, done) for item in value]
     elif isinstance(value, HistoryBuffer | argparse.Namespace):
-        seen.add(id(value))
         for name in list(vars(value)):
-            vars(value)[name] = _plain(vars(value)[name], seen)
+            vars(value)[name] = _plain(vars(value)[name], done)
     return value

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -46,3 +47,14 @@ def test_content_and_rename_are_synced_in_this_order(tmp_path, monkeypatch):
 
 def is_directory(descriptor: int) -> bool:
     return os.path.isdir(f'/proc/self/fd/{descriptor}')
+
+
+@pytest.mark.parametrize('number', [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_directories_is_written_to(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        if is_directory(descriptor):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, 'fsync', refuse)
+    atomic_write(tmp_path / 'file', lambda out: out.write(b'x'))
+    assert (tmp_path / 'file').read_bytes() == b'x'

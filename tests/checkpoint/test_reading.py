@@ -7,10 +7,12 @@ import argparse
 import builtins
 import collections
 import email.message
+import http.client
 import io
 import os
 import pathlib
 import pickle
+import tarfile
 import urllib.request
 import zipfile
 
@@ -21,7 +23,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint, load_checkpoint
 
-from mmlightvit.checkpoint import CheckpointUnavailable, read_checkpoint, secure_loading
+from mmlightvit.checkpoint import CheckpointUnavailable, read_checkpoint, restricted, secure_loading
 from mmlightvit.errors import UserError
 
 secure_loading()
@@ -186,6 +188,32 @@ def test_stock_models_load_as_before(tmp_path):
     assert model.weight.equal(torch.ones(1, 2))
 
 
+def test_a_small_file_of_nested_tuples_is_read_at_once(tmp_path):
+    nested = (np.float64(1.0),)
+    for _ in range(60):
+        nested = (nested, nested)
+    torch.save({'state_dict': {}, 'x': nested}, tmp_path / 'nested.pth')
+    found = read_checkpoint(tmp_path / 'nested.pth')['x']
+    for _ in range(60):
+        assert found[0] is found[1]
+        found = found[0]
+    assert found == (1.0,)
+
+
+def test_an_older_torch_reads_its_zip_format_alone(tmp_path, monkeypatch):
+    """CVE-2025-32434: there, the reader of the older formats can be made to execute code."""
+    monkeypatch.setattr(restricted, '_IS_CURRENT', False)
+    content = {'state_dict': {'weight': torch.ones(2)}}
+    torch.save(content, tmp_path / 'zip.pth')
+    torch.save(content, tmp_path / 'legacy.pth', _use_new_zipfile_serialization=False)
+    with tarfile.open(tmp_path / 'tar.pth', 'w') as archive:
+        archive.add(tmp_path / 'zip.pth', 'storages')
+    assert read_checkpoint(tmp_path / 'zip.pth')['state_dict']['weight'].equal(torch.ones(2))
+    for name in ('legacy', 'tar'):
+        with pytest.raises(UserError, match=rf"{name}\.pth: not a readable checkpoint.*torch's zip format"):
+            read_checkpoint(tmp_path / f'{name}.pth')
+
+
 def cut(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -267,6 +295,15 @@ def test_a_broken_download_leaves_nothing_under_the_name(hub, monkeypatch):
     with pytest.raises(CheckpointUnavailable, match='after 4 of 8 bytes'):
         read_checkpoint(ADDRESS)
     assert [path.name for path in hub.iterdir() if not path.name.endswith('.lock')] == []
+
+
+def test_a_server_that_speaks_no_http_is_said(hub, monkeypatch):
+    def refuse(address, timeout):
+        raise http.client.BadStatusLine('no status')
+
+    monkeypatch.setattr(urllib.request, 'urlopen', refuse)
+    with pytest.raises(CheckpointUnavailable, match='no status'):
+        read_checkpoint(ADDRESS)
 
 
 def test_unreachable_start_weights_name_path_address_and_override(hub, monkeypatch):
