@@ -117,16 +117,19 @@ def plan(
     """A state dict that the model loads strictly, and what becomes of each key. Arguments as in :func:`load_into`."""
     name = name or 'checkpoint'
     fresh = (fresh,) if isinstance(fresh, str) else fresh
-    source = recognise(find_state_dict(checkpoint, name), name)
+    weights = find_state_dict(checkpoint, name)
+    foreign = _has_another_backbone(model)
+    # Another backbone may have stages too, which would be taken for those of the published files.
+    source = Source('own', 'other', weights, None) if foreign else recognise(weights, name)
     expected = model.state_dict()
     report = LoadReport(name, str(source))
-    incoming, alone = _select(source, expected, report, starting, prefix, name)
+    incoming, alone = _select(source, {} if foreign else expected, report, starting, prefix, name)
     if alone:
         _leave_out_unbuilt(incoming, expected, report)
     complete: OrderedDict[str, Tensor] = OrderedDict()
     complete._metadata = expected._metadata  # type: ignore[attr-defined]
     missing, reshaped = [], []
-    declared = _declared_fresh(expected, incoming, source.kind if alone else None) if starting else {}
+    declared = _declared_fresh(expected, incoming, source.kind if alone else None) if starting and not foreign else {}
     for key, present in expected.items():
         value = incoming.pop(key, None)
         if value is not None and value.shape == present.shape:
@@ -165,6 +168,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 def has_our_parts(model: nn.Module) -> bool:
     """Whether the loading rules of this project apply to a model: it has a backbone, neck or head of ours."""
     return any(type(module).__module__.startswith('mmlightvit.models.') for module in model.modules())
+
+
+def _has_another_backbone(model: nn.Module) -> bool:
+    """Whether parts of ours stand behind a backbone that is no LightViT; then a file's keys are taken as they are."""
+    from mmlightvit.models.backbones import LightViT
+
+    backbones = [part for name, part in model.named_modules() if name.rpartition('.')[2] == 'backbone']
+    return bool(backbones) and not any(isinstance(part, LightViT) for part in model.modules())
 
 
 def _backbone_prefix(expected: Mapping[str, Tensor]) -> str | None:

@@ -105,7 +105,9 @@ def _runner_load(
     checkpoint = _checkpoint._load_checkpoint(filename, map_location=map_location)
     model = unwrap(self.model)
     if has_our_parts(model):
-        starting = isinstance(self._train_loop, BaseLoop) and not self._resume and not strict
+        # A training that has not begun; with one behind it, a runner that loads is about to test.
+        training = isinstance(self._train_loop, BaseLoop) and self.iter == 0
+        starting = training and not self._resume and not strict
         fresh = self.cfg.get('load_fresh') or () if starting else ()
         checkpoint['state_dict'], report = plan(model, checkpoint, starting=starting, fresh=fresh, name=str(filename))
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

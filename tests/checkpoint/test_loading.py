@@ -255,6 +255,39 @@ def test_own_and_published_files_load_whole(save, detector):
         assert_equal(source, target)
 
 
+class Stages(BaseModule):
+    """A backbone of another kind, with the keys of ConvNeXt and of Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        plain = nn.ModuleList([nn.Linear(2, 2), nn.LayerNorm(2)])
+        windowed = nn.Module()
+        windowed.blocks = nn.ModuleList([nn.Module()])
+        windowed.blocks[0].norm1 = nn.LayerNorm(2)
+        windowed.blocks[0].attn = nn.Module()
+        windowed.blocks[0].attn.register_buffer('relative_position_index', torch.arange(4))
+        self.stages = nn.ModuleList([windowed, plain])
+
+
+@pytest.mark.parametrize('starting', [False, True])
+def test_our_parts_behind_another_backbone_load_by_their_own_keys(save, starting):
+    from mmlightvit.models.necks import LightViTFPN
+
+    def make(seed: int) -> Model:
+        torch.manual_seed(seed)
+        model = Model(Stages(), roi_head=2)
+        model.neck = LightViTFPN([4, 4], 4, num_outs=3, num_transposed=1)
+        return model
+
+    source, target = make(1), make(2)
+    load_into(target, save(source), starting=starting)
+    assert_equal(source, target)
+    less = source.state_dict()
+    del less['backbone.stages.0.blocks.0.norm1.bias']
+    with pytest.raises(UserError, match=r'1 missing\. missing: backbone\.stages\.0\.blocks\.0\.norm1\.bias'):
+        load_into(target, save(less), starting=starting)
+
+
 # -------------------------------------------------------------------------------------- load_from of mmengine's Runner
 
 
@@ -332,6 +365,13 @@ def test_other_number_of_classes_needs_a_declaration(save, detector, tmp_path):
     assert target.neck.weight.equal(source.neck.weight)
     with pytest.raises(UserError, match=r'load_fresh: roi_head\.mask match no parameter that differs'):
         run(target, file, tmp_path, load_fresh=['roi_head.', 'roi_head.mask'])
+
+
+def test_a_file_loaded_after_training_has_no_liberties(save, classifier, detector, tmp_path):
+    """Training and testing in one process: what is tested comes from the file."""
+    runner = run(detector(2), None, tmp_path)
+    with pytest.raises(UserError, match='A classifier can start training'):
+        runner.load_checkpoint(save(classifier(1)))
 
 
 def test_averaged_weights_start_from_the_file_too(save, detector, tmp_path):
