@@ -27,7 +27,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmlightvit.datasets.images import MAX_PIXELS, BadSample, climbs_out, decode, fetch, read_header
-from mmlightvit.datasets.reading import roots
+from mmlightvit.datasets.reading import is_a, roots
 from mmlightvit.engine.data_root import SPLITS, evaluators, leaf_datasets
 from mmlightvit.errors import UserError
 
@@ -110,17 +110,12 @@ def check_annotations(dataset: Any) -> Report:
         dataset: As built; mmdet's ``CocoDataset`` or a child of it.
     """
     report = Report()
-    if _is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
+    if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
         content = _load_coco(dataset, report)
         if content is not None:
             entries = _check_coco_entries(dataset, content, report)
             _check_coco_objects(content, entries, {}, False, report)
     return report
-
-
-def _is_a(dataset: Any, module: str, name: str) -> bool:
-    """Whether an object is of a toolbox's class, without importing toolboxes that are not in use."""
-    return any(base.__name__ == name and base.__module__.startswith(module) for base in type(dataset).__mro__)
 
 
 def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Report) -> None:
@@ -608,11 +603,11 @@ def _open(cfg: dict, split: str, report: Report) -> Any:
 
 
 def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> list[str] | None:
-    if _is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
+    if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
         _check_coco(dataset, _loads_masks(cfg.get('pipeline') or ()), progress, report)
-    elif _is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
+    elif is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
         _check_segmentation(dataset, progress, report)
-    elif _is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
+    elif is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
         return _check_classification(dataset, progress, report)
     else:
         _check_other(dataset, progress, report)

@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmlightvit.datasets.images import MAX_PIXELS, BadSample, climbs_out, decode, fetch, read_header
-from mmlightvit.datasets.reading import innermost, is_local, roots
+from mmlightvit.datasets.reading import innermost, is_a, is_local, roots
 from mmlightvit.errors import UserError
 from mmlightvit.registry import HOOKS
 
@@ -105,7 +105,10 @@ class _ImageLoader:
 
 
 class _AnnotationLoader:
-    """A toolbox's loader of annotations; objects that it cannot use are left out, label images are checked."""
+    """A toolbox's loader of annotations; objects that it cannot use are left out, mmseg's label images are checked.
+
+    mmdet's are not: panoptic ones are colours, and stuff maps hold more classes than the data set names things.
+    """
 
     def __init__(self, loader: Any, guard: DatasetGuard) -> None:
         self.loader = loader
@@ -120,14 +123,17 @@ class _AnnotationLoader:
             self._leave_out(results, notes)
         labels = results.get('seg_map_path') if self.loader.with_seg else None
         if labels:
-            self._check_label_file(labels)
+            self.guard.refuse_climbing(labels, self.guard.label_root)
+        checked = labels if self.guard.has_label_images else None
+        if checked:
+            self._check_label_file(checked)
         try:
             results = self.loader(results)
         except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
             raise BadSample(
                 f'its annotation cannot be used: {type(error).__name__}: {" ".join(str(error).split())}'
             ) from error
-        if labels:
+        if checked:
             self._check_labels(results)
         if getattr(self.loader, 'with_mask', False) and len(results['gt_masks']):
             empty = (results['gt_masks'].areas == 0) & ~results['gt_ignore_flags']
@@ -155,7 +161,6 @@ class _AnnotationLoader:
 
     def _check_label_file(self, path: str) -> None:
         name = os.path.basename(path)
-        self.guard.refuse_climbing(path, self.guard.label_root)
         try:
             mode = read_header(fetch(path, self.loader.backend_args), self.guard.max_pixels).mode
         except BadSample as error:
@@ -201,6 +206,7 @@ class DatasetGuard:
         self.image_root, self.label_root = roots(dataset)
         self.num_classes = len(dataset.metainfo.get('classes') or ())
         self.ignore_index = getattr(dataset, 'ignore_index', 255)
+        self.has_label_images = is_a(dataset, 'mmseg.datasets', 'BaseSegDataset')
         #: One byte per sample, shared with the worker processes.
         self.states = torch.zeros(len(dataset), dtype=torch.uint8).share_memory_()
         self.logged = torch.zeros_like(self.states)

@@ -32,3 +32,14 @@ def is_local(dataset: Any) -> bool:
     """Whether the data set's images are plain files, so that looking for them costs next to nothing."""
     backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
     return backend == 'local' and '://' not in roots(dataset)[0]
+
+
+def is_a(dataset: Any, module: str, name: str) -> bool:
+    """Whether a data set is of a toolbox's class, without importing toolboxes that are not in use.
+
+    Args:
+        dataset: A data set.
+        module: Beginning of the module's name.
+        name: Name of the class.
+    """
+    return any(base.__name__ == name and base.__module__.startswith(module) for base in type(dataset).__mro__)

@@ -116,6 +116,31 @@ def test_the_next_good_sample_takes_the_place(tmp_path: Path) -> None:
     assert guard.describe(1) == f'{tmp_path}/images/001.jpg: the file is empty'
 
 
+class Labelled(Files):
+    METAINFO = dict(classes=('one',))
+
+    def load_data_list(self) -> list[dict]:
+        label = str(Path(self.data_root) / 'label.png')
+        return [dict(entry, seg_map_path=label) for entry in super().load_data_list()]
+
+
+@pytest.mark.parametrize('kind', ['colours', 'more classes'])
+def test_label_images_of_other_toolboxes_are_not_held_against_mmsegs_rules(tmp_path: Path, kind: str) -> None:
+    """mmdet's panoptic labels are colours, and its stuff maps hold more values than there are things."""
+    from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+
+    folder_of(tmp_path, 1)
+    picture = planted.picture(0)
+    (picture if kind == 'colours' else picture.convert('L')).save(tmp_path / 'label.png')
+    loader = LoadAnnotations(with_bbox=False, with_label=False, with_seg=True, imdecode_backend='pillow')
+    dataset = Labelled(
+        data_root=str(tmp_path), data_prefix=dict(img_path='images'), pipeline=[LoadImageFromFile(), loader]
+    )
+    guard = guard_of(dataset)
+    assert dataset[0]['gt_seg_map'].max() > 1
+    assert guard.states.tolist() == [0]
+
+
 def test_what_a_replacement_draws_does_not_depend_on_what_is_known(tmp_path: Path) -> None:
     """So that a resumed run, which knows of no bad file yet, repeats the uninterrupted one."""
     import cv2
