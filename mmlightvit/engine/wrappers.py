@@ -10,6 +10,7 @@ from mmengine.optim import AmpOptimWrapper as _AmpOptimWrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from ..errors import UserError
 from ..registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
 from .bfloat16 import complete_bfloat16
 from .nonfinite import NonFiniteGuard
@@ -70,7 +71,8 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
             ``accumulative_counts``.
 
     Raises:
-        ValueError: ``dtype`` is neither, or float16 on the CPU.
+        ValueError: ``dtype`` is none of these.
+        UserError: float16 on the CPU.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
         if dtype not in ('float16', 'bfloat16'):
             raise ValueError(f"dtype: expected 'float16', 'bfloat16' or None, got {dtype!r}")
         if on_cpu and dtype == 'float16':
-            raise ValueError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
+            raise UserError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
         if dtype == 'float16':
+            if isinstance(loss_scale, int):  # MMEngine takes a float alone for a number
+                loss_scale = float(loss_scale)
             super().__init__(dtype=dtype, loss_scale=loss_scale, max_skipped=max_skipped, **kwargs)
             return
         # The parent's constructor asks for a GPU, for the sake of its loss scaler; bfloat16 needs no scaling.

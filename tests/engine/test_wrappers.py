@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmlightvit.engine import AmpOptimWrapper
+from mmlightvit.engine import AmpOptimWrapper, wrappers
 from mmlightvit.engine.bfloat16 import complete_bfloat16, to_float32
+from mmlightvit.errors import UserError
 
 
 def _wrapper(**more):
@@ -40,10 +41,18 @@ def test_its_state_goes_round_and_takes_a_scaler_of_a_gpu_run_or_none():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
 def test_dtypes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match='float16 training needs a GPU'):
+    with pytest.raises(UserError, match='float16 training needs a GPU'):
         _wrapper(dtype='float16')
     with pytest.raises(ValueError, match="expected 'float16', 'bfloat16' or None, got 'float64'"):
         _wrapper(dtype='float64')
+
+
+def test_an_integer_is_a_fixed_loss_scale_too(monkeypatch):
+    given = {}
+    monkeypatch.setattr(wrappers, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(wrappers._AmpOptimWrapper, '__init__', lambda self, **arguments: given.update(arguments))
+    AmpOptimWrapper(dtype='float16', loss_scale=512)
+    assert type(given['loss_scale']) is float and given['loss_scale'] == 512.0
 
 
 def test_to_float32_leaves_other_types_alone():
@@ -84,7 +93,7 @@ def test_rois_keep_their_coordinates_in_bfloat16(kind):
     extractors = pytest.importorskip('mmdet.models.roi_heads.roi_extractors')
     complete_bfloat16()
     layer = dict(type='RoIAlign', output_size=2)
-    extractor = getattr(extractors, kind)(layer, out_channels=1, featmap_strides=[4])
+    extractor = getattr(extractors, kind)(roi_layer=layer, out_channels=1, featmap_strides=[4])
     arrived = []
     extractor.roi_layers[0].register_forward_pre_hook(lambda _, inputs: arrived.extend(inputs))
     low = torch.randn(1, 1, 32, 256, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
