@@ -12,6 +12,10 @@ class UserError(ValueError):
     """Something outside the code is wrong: a path, a file, a setting. The message says what, and what to do."""
 
 
+class CommonError(UserError):
+    """One that every process of a job raises alike, so that one of them can report it for all."""
+
+
 def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], None]:
     """Turn a tool's ``main`` into an entry point: a :class:`UserError` becomes one line and exit code 1.
 

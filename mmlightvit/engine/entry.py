@@ -18,7 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from ..errors import UserError
+from ..errors import CommonError, UserError
 from . import launch, preflight
 from .bfloat16 import complete_bfloat16
 from .data_root import move_data_root
@@ -344,7 +344,8 @@ def use_tta(cfg: Config) -> None:
     missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
     if missing:
         raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
-    if cfg.default_scope == 'mmpretrain' and cfg.default_hooks.get('visualization', {}).get('enable'):
+    drawing = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if cfg.default_scope == 'mmpretrain' and drawing.get('enable'):
         raise UserError(
             "--tta with --show or --show-dir: mmpretrain draws the network's input, of which there are several then; "
             'leave one of them out'
@@ -385,7 +386,8 @@ def train(args: argparse.Namespace) -> Runner:
     _export_local_rank(args)
     with launch.reported_once(args.launcher):
         runner = build_runner(prepare_training(args))
-    runner.train()
+    with launch.reported_once(args.launcher, CommonError):
+        runner.train()
     launch.leave_distributed()
     return runner
 

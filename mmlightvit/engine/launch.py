@@ -70,6 +70,8 @@ def init_distributed(launcher: str, dist_cfg: Mapping | None = None, mp_cfg: Map
     if uses_accelerator():
         if torch.cuda.is_available():
             require_gpus(local_rank(launcher) + 1, torch.cuda.device_count())
+        if launcher == 'mpi':  # MMEngine's own start leaves LOCAL_RANK out, which its runner reads
+            _export_rendezvous(launcher)
         init_dist(launcher, **options)
         return
     _export_rendezvous(launcher)
@@ -94,14 +96,18 @@ def _export_rendezvous(launcher: str) -> None:
 
 
 @contextmanager
-def reported_once(launcher: str) -> Iterator[None]:
-    """Let one process of each machine report a :class:`UserError` that all of them run into.
+def reported_once(launcher: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Let one process of each machine report an error that all of them run into.
 
     The others wait a moment before they leave, because a launcher ends the whole job at the first exit.
+
+    Args:
+        launcher: What started the processes.
+        kind: The errors that are everybody's; others are reported by each process that has one.
     """
     try:
         yield
-    except UserError:
+    except kind:
         if local_rank(launcher) == 0:
             raise
         time.sleep(_SECONDS_FOR_THE_FIRST_TO_SPEAK)

@@ -14,14 +14,14 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper as _OptimWrapper
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import CommonError
 from ..registry import OPTIM_WRAPPERS
 from . import signals
 
 _NAMES_SHOWN = 32
 
 
-class NonFiniteError(UserError):
+class NonFiniteError(CommonError):
     """Too many steps in a row had a loss or gradient that was not finite."""
 
 
@@ -29,9 +29,9 @@ class NonFiniteGuard:
     """Mixin before an optimizer wrapper: skips a step whose loss or gradient is not finite, on all ranks alike.
 
     A step is the whole window of gradient accumulation. Skipping it leaves parameters and optimizer state as they
-    were, and puts back the buffers (BatchNorm statistics) that the window's forward passes changed. With a gradient
-    scaler, an infinite gradient of a finite loss is the scaler's way to find its scale: it is not counted, as long as
-    there is a scale above 1 to lower.
+    were, and puts back the buffers (BatchNorm statistics) that the window's forward passes changed. With a dynamic
+    gradient scaler, an infinite gradient of a finite loss is the scaler's way to find its scale: it is not counted, as
+    long as there is a scale above 1 to lower. A fixed scale is lowered by nothing, so there it is counted.
 
     All ranks decide alike after one reduction of three numbers, which carries the request to stop as well.
 
@@ -124,7 +124,7 @@ class NonFiniteGuard:
                 self.optimizer.step(**kwargs)
             else:
                 scaler.step(self.optimizer, **kwargs)
-                scaler.update(self._scale_update_param)  # type: ignore[attr-defined]
+                scaler.update(self._fixed_scale)
             self.skipped_in_row = 0
             return
 
@@ -133,12 +133,16 @@ class NonFiniteGuard:
                 buffer.copy_(kept)
         if scaler is not None:
             scale = scaler.get_scale()
-            if not bad_loss and scale > 1:
+            if not bad_loss and scale > 1 and self._fixed_scale is None:
                 scaler.step(self.optimizer, **kwargs)  # skips by itself, having found the infinity
-                scaler.update(self._scale_update_param)  # type: ignore[attr-defined]
+                scaler.update()
                 return
             scaler.update(scale)  # closes the scaler's round without blaming the scale
         self._skip('loss' if bad_loss else 'gradient')
+
+    @property
+    def _fixed_scale(self) -> float | None:
+        return getattr(self, '_scale_update_param', None)
 
     def _clip_and_measure(self) -> Tensor | None:
         """The gradients' norm before clipping, on the device; clips if asked to."""

@@ -12,7 +12,7 @@ import pytest
 
 from mmlightvit.engine import __main__ as dist_script
 from mmlightvit.engine import launch
-from mmlightvit.errors import UserError
+from mmlightvit.errors import CommonError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path('tools/train.py')
@@ -179,3 +179,27 @@ def test_only_the_first_process_of_a_machine_reports(monkeypatch):
     with pytest.raises(SystemExit) as left, launch.reported_once('pytorch'):
         raise UserError('words')
     assert left.value.code == 1
+
+
+def test_an_error_of_one_process_is_reported_by_it(monkeypatch):
+    monkeypatch.setattr(launch, '_SECONDS_FOR_THE_FIRST_TO_SPEAK', 0)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(UserError, match='words'), launch.reported_once('pytorch', CommonError):
+        raise UserError('words')
+    with pytest.raises(SystemExit), launch.reported_once('pytorch', CommonError):
+        raise CommonError('words')
+
+
+def test_mpi_on_gpus_exports_what_mmengine_leaves_out(monkeypatch):
+    """MMEngine's runner reads LOCAL_RANK, which its start for MPI does not set."""
+    given = dict(OMPI_COMM_WORLD_RANK='3', OMPI_COMM_WORLD_LOCAL_RANK='1', OMPI_COMM_WORLD_SIZE='4', MASTER_ADDR='a')
+    monkeypatch.setattr(os, 'environ', {**os.environ, **given})
+    monkeypatch.setattr(launch, 'uses_accelerator', lambda: True)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr(launch, 'set_multi_processing', lambda **_: None)
+    found = {}
+    monkeypatch.setattr(launch, 'init_dist', lambda launcher, **_: found.update(os.environ))
+    launch.init_distributed('mpi')
+    assert {name: found[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')} == dict(
+        RANK='3', LOCAL_RANK='1', WORLD_SIZE='4'
+    )

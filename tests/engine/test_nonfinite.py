@@ -145,6 +145,20 @@ def test_the_scalers_overflow_is_not_counted_until_there_is_no_scale_to_lower(pa
     assert torch.equal(parts[0].weight, before)
 
 
+def test_with_a_fixed_scale_every_bad_gradient_is_counted(parts):
+    scaler = torch.amp.GradScaler('cpu', init_scale=512.0)
+    wrapper = _ScaledWrapper(scaler, optimizer=torch.optim.AdamW(parts.parameters()), max_skipped=2)
+    wrapper._scale_update_param = 512.0  # what MMEngine sets for `loss_scale=512.0`
+    _iterate(parts, wrapper, torch.randn(5, 4))
+    before = parts[0].weight.clone()
+    parts[2].weight.register_hook(lambda gradient: gradient * float('nan'))
+    _iterate(parts, wrapper, torch.randn(5, 4))
+    assert (wrapper.skipped_in_row, scaler.get_scale()) == (1, 512.0)
+    with pytest.raises(NonFiniteError, match='gradient'):
+        _iterate(parts, wrapper, torch.randn(5, 4))
+    assert torch.equal(parts[0].weight, before)
+
+
 def test_a_bad_loss_is_counted_and_leaves_the_scale(parts):
     scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
     wrapper = _ScaledWrapper(scaler, optimizer=torch.optim.AdamW(parts.parameters()))
