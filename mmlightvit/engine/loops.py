@@ -16,6 +16,7 @@ import torch
 from mmengine.dist import all_reduce, barrier, broadcast, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 
@@ -47,16 +48,22 @@ class _ExactLoop:
         return iter(self.dataloader)
 
     def _before_iter(self, data_batch: Any) -> None:
-        seed_all(self.runner.common_seed, self._iter, self.runner.rank)
-        if isinstance(self.runner.optim_wrapper, NonFiniteGuard):
-            self.runner.optim_wrapper.watch(data_batch)
+        seed_all('iteration', self.runner.common_seed, self._iter, self.runner.rank)
+        for wrapper in self._wrappers():
+            if isinstance(wrapper, NonFiniteGuard):
+                wrapper.watch(data_batch)
+
+    def _wrappers(self) -> list[Any]:
+        """The optimizer wrapper, or those of a model with several optimizers."""
+        wrapper = self.runner.optim_wrapper
+        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
     def _after_iter(self) -> None:
-        wrapper = self.runner.optim_wrapper
-        if not wrapper.should_update():
+        wrappers = self._wrappers()
+        if not all(wrapper.should_update() for wrapper in wrappers):
             return  # a checkpoint between the iterations of a step would lose their gradients
-        if isinstance(wrapper, NonFiniteGuard):
-            stop = wrapper.stop_agreed
+        if len(wrappers) == 1 and isinstance(wrappers[0], NonFiniteGuard):
+            stop = wrappers[0].stop_agreed
         else:
             flag = torch.tensor(float(signals.requested() is not None))
             all_reduce(flag, op='max')
@@ -81,7 +88,7 @@ class _ExactLoop:
             # Ranks have BatchNorm statistics of their own; what is validated is what is saved, rank 0's.
             for buffer in runner.model.buffers():
                 broadcast(buffer, src=0)
-        seed_all(runner.common_seed, self._iter, runner.rank, 1)
+        seed_all('validation', runner.common_seed, self._iter, runner.rank)
         try:
             runner.val_loop.run()
         except signals.ValidationStopped:

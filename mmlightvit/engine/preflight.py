@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmengine.config import Config
 from ..checkpoint.reading import CheckpointUnavailable, download
 from ..errors import UserError
 from .data_root import DatasetEntry, evaluators, leaf_datasets
+from .saving import LAST_CHECKPOINT, checkpoint_dir, find_candidates
 
 # These fetch their files when they are not there.
 DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -33,8 +35,20 @@ def check_training(cfg: Config) -> None:
         require_file(cfg.load_from, 'checkpoint', option)
     for split in ('train', 'val'):
         check_data(cfg, split)
-    if not cfg.get('resume'):
+    if not _goes_on(cfg):
         check_initial_weights(cfg)
+
+
+def _goes_on(cfg: Config) -> bool:
+    """Whether there is a checkpoint to resume from, so that the runner reads no initial weights."""
+    if not cfg.get('resume'):
+        return False
+    if cfg.get('load_from') is not None:
+        return True
+    note = Path(cfg.work_dir) / LAST_CHECKPOINT
+    return any(find_candidates(checkpoint_dir(cfg.work_dir, cfg.get('default_hooks')))) or (
+        note.is_file() and '://' in note.read_text()
+    )
 
 
 def check_testing(cfg: Config, checkpoint: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import mmengine
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.fileio import get_file_backend, join_path
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
@@ -31,12 +31,14 @@ from mmengine.runner import Runner as StockRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model, weights_to_cpu
 from mmengine.runner.checkpoint import save_checkpoint as save_to_backend
 from mmengine.utils import apply_to, get_git_hash
+from torch.utils.data import BatchSampler
 
 from ..checkpoint import read_checkpoint
-from ..errors import UserError
+from ..errors import CommonError, UserError
 from ..registry import RUNNERS
 from . import signals
-from .saving import LAST_CHECKPOINT, atomic_save, find_newest, remove_strays, verify
+from .samplers import ResumableBatchSampler
+from .saving import LAST_CHECKPOINT, atomic_save, checkpoint_dir, find_newest, remove_strays, verify
 
 #: What a config written for the toolboxes names, and what this runner takes in its place; arguments are the same.
 REPLACEMENTS = {
@@ -62,10 +64,29 @@ def _replaced(config: Any, registry: Registry, default: type | None = None) -> A
 
 
 class _StopValidationHook(Hook):
-    """Leaves a validation on request. Ranks would have to agree on the batch, so only for a single one."""
+    """Leaves a validation on request, all ranks after the same batch."""
 
-    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        if runner.world_size == 1 and signals.requested() is not None and runner.train_loop.iter > 0:
+    #: Batches from one look at the request to the next; with several ranks, a look is a reduction.
+    interval = 4
+
+    def before_val_epoch(self, runner: Any) -> None:
+        if runner.world_size > 1:
+            # Ranks may have different numbers of batches; after those that all have, all can agree.
+            common = torch.tensor(float(len(runner.val_dataloader)))
+            all_reduce(common, op='min')
+            self._common = int(common)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        if runner.train_loop.iter == 0:
+            return
+        stop = signals.requested() is not None
+        if runner.world_size > 1:
+            if batch_idx % self.interval or batch_idx >= self._common:
+                return
+            flag = torch.tensor(float(stop))
+            all_reduce(flag, op='max')
+            stop = bool(flag)
+        if stop:
             raise signals.ValidationStopped
 
 
@@ -102,6 +123,8 @@ class Runner(StockRunner):
         self._chosen: str | None = None
         self._in_memory: dict | None = None
         self.resumed_meta: dict | None = None
+        self._began = time.time_ns() // 1_000_000
+        self._checkpoint_dir = checkpoint_dir(work_dir, kwargs.get('default_hooks'))
         super().__init__(model=model, work_dir=work_dir, load_from=load_from, resume=resume, **kwargs)
         for message in self._news:
             self.logger.warning(message)
@@ -128,7 +151,7 @@ class Runner(StockRunner):
         chosen, news, error = decision[0]
         self._news += news
         if error is not None:
-            raise UserError(error)
+            raise CommonError(error)
         self._chosen = chosen
         if chosen is not None:
             checkpoint = read_checkpoint(chosen, map_location='cpu')
@@ -147,9 +170,13 @@ class Runner(StockRunner):
             try:
                 verify(path)
             except UserError as error:
-                return None, [], f'{error}. Plain --resume takes the newest intact one of the work directory'
-            return path, [], None
-        found = find_newest(self._checkpoint_dir())
+                problem = str(error)
+            except OSError as error:  # of this process alone; the others wait for what it has chosen
+                problem = f'{path} cannot be read: {error.strerror}'
+            else:
+                return path, [], None
+            return None, [], f'{problem}. Plain --resume takes the newest intact one of the work directory'
+        found = find_newest(self._checkpoint_dir)
         news = [f'Skipped for resuming: {sentence}.' for sentence in found.skipped]
         if found.path is not None:
             return str(found.path), [*news, f'Resuming from {found.path}, the newest intact checkpoint.'], None
@@ -158,15 +185,11 @@ class Runner(StockRunner):
             return note.read_text().strip(), news, None
         if found.skipped:
             problem = (
-                f'no intact checkpoint in {self._checkpoint_dir()} ({"; ".join(found.skipped)}); move the damaged '
+                f'no intact checkpoint in {self._checkpoint_dir} ({"; ".join(found.skipped)}); move the damaged '
                 'files away and start without --resume, or resume from another file'
             )
             return None, news, problem
-        return None, [f'No checkpoint in {self._checkpoint_dir()} yet: the run starts from the beginning.'], None
-
-    def _checkpoint_dir(self) -> str:
-        out_dir = self.cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
-        return os.path.join(out_dir, os.path.basename(self.work_dir)) if out_dir else self.work_dir
+        return None, [f'No checkpoint in {self._checkpoint_dir} yet: the run starts from the beginning.'], None
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         """Seed; a resumed run keeps the seed that it began with."""
@@ -195,7 +218,7 @@ class Runner(StockRunner):
         try:
             _load_checkpoint_to_model(model, checkpoint, strict=True, revise_keys=keys)
         except RuntimeError as error:
-            raise UserError(f"{filename} does not fit the config's model: {error}") from error
+            raise CommonError(f"{filename} does not fit the config's model: {error}") from error
         self._has_loaded = True
         return checkpoint
 
@@ -222,7 +245,16 @@ class Runner(StockRunner):
             self._in_memory = read_checkpoint(filename, map_location='cpu')
         self._require_same_run(self._in_memory['meta'])
         self.resumed_meta = {key: value for key, value in self._in_memory['meta'].items() if key != 'cfg'}
+        if self._asked == (None, True):
+            # The same run goes on. One that is resumed from a file of the user's choice leaves newer ones behind, and
+            # is the newest itself from here on.
+            self._began = self.resumed_meta.get('began', self._began)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location='cpu')
+
+    def _init_model_weights(self) -> None:
+        """Initialise the weights, unless all of them are about to come from the checkpoint that is resumed."""
+        if self._in_memory is None:
+            super()._init_model_weights()
 
     def _shape_of_run(self) -> dict[str, int]:
         loader = self.train_dataloader
@@ -255,15 +287,35 @@ class Runner(StockRunner):
         total_now = now['world_size'] * now['batch_size'] * now['accumulative_counts']
         same_steps = was['accumulative_counts'] == now['accumulative_counts'] and was['batches'] == now['batches']
         if was['samples'] == now['samples'] and total_was == total_now and same_steps:
-            self.logger.warning(
-                f'The run is resumed with another split over processes ({told}): batches hold the same images as '
-                'before, but sums are rounded otherwise, so it will not repeat the uninterrupted run bit for bit.'
-            )
+            self._require_same_images(meta, told)
             return
-        raise UserError(
+        raise CommonError(
             f'cannot resume: {told}. Iterations and schedule would not mean the same. Resume with processes x '
             f'train_dataloader.batch_size x accumulative_counts = {total_was} and {was["samples"]} samples, or start a '
             'new run from the weights with load_from'
+        )
+
+    def _require_same_images(self, meta: dict, told: str) -> None:
+        """Refuse another split over processes in the middle of an epoch whose batches depend on it."""
+        sampler = self.train_dataloader.batch_sampler
+        if isinstance(sampler, ResumableBatchSampler):
+            sampler = sampler.batch_sampler
+        if type(sampler) is BatchSampler:
+            now = "batches hold the same images as before, but for those that fill up an epoch's last one"
+        elif isinstance(self.train_loop, StockEpochBasedTrainLoop) and (
+            meta['iter'] == meta['epoch'] * meta['shape_of_run']['batches']
+        ):
+            now = 'epochs hold the same images as before, in other batches'
+        else:
+            raise CommonError(
+                f'cannot resume: {told}. {type(sampler).__name__} groups the images of each process, so the rest of '
+                f'this pass over the data would be other images. Resume with '
+                f'{meta["shape_of_run"]["world_size"]} processes, from a checkpoint at the end of an epoch, or start a '
+                'new run from the weights with load_from'
+            )
+        self.logger.warning(
+            f'The run is resumed with another split over processes ({told}): {now}. Sums are rounded otherwise, so it '
+            'will not repeat the uninterrupted run bit for bit.'
         )
 
     # ---- training
@@ -288,12 +340,12 @@ class Runner(StockRunner):
             except UserError as error:
                 outcome = [str(error)]
             else:
-                for directory in {self.work_dir, self._checkpoint_dir()}:
+                for directory in {self.work_dir, self._checkpoint_dir}:
                     for stray in remove_strays(directory):
                         self.logger.info(f'Removed {stray}, left half-written by a run that was killed.')
         broadcast_object_list(outcome)
         if outcome[0] is not None:
-            raise UserError(outcome[0])
+            raise CommonError(outcome[0])
         try:
             yield
         finally:
@@ -361,6 +413,7 @@ class Runner(StockRunner):
         meta.update(
             cfg=self.cfg.pretty_text,
             seed=self.common_seed,
+            began=self._began,
             experiment_name=self.experiment_name,
             time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
             mmengine_version=mmengine.__version__ + get_git_hash(),
@@ -378,16 +431,24 @@ class Runner(StockRunner):
             assert isinstance(self.optim_wrapper, StockOptimWrapper)
             checkpoint['optimizer'] = _to_cpu(self.optim_wrapper.state_dict())
         if save_param_scheduler and self.param_schedulers is not None:
-            checkpoint['param_schedulers'] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+            checkpoint['param_schedulers'] = _states(self.param_schedulers)
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
 
         path = join_path(out_dir, filename, backend_args=backend_args)
         local = isinstance(get_file_backend(path, backend_args=backend_args), LocalBackend)
-        if local and file_client_args is None:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            atomic_save(checkpoint, path, meta['iter'], meta['epoch'], resumable=save_optimizer)
-        else:  # an object store, which takes an object whole
-            save_to_backend(checkpoint, path, file_client_args=file_client_args, backend_args=backend_args)
+        with signals.writing():
+            if local and file_client_args is None:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                atomic_save(checkpoint, path, meta['iter'], meta['epoch'], resumable=save_optimizer, run=self._began)
+            else:  # an object store, which takes an object whole
+                save_to_backend(checkpoint, path, file_client_args=file_client_args, backend_args=backend_args)
+
+
+def _states(schedulers: Any) -> Any:
+    """The states of parameter schedulers: a list, or with several optimizers a dict of lists."""
+    if isinstance(schedulers, dict):
+        return {name: _states(of_one) for name, of_one in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers]
 
 
 def _to_cpu(state: Any) -> Any:

@@ -21,13 +21,14 @@ from torch.utils.data import BatchSampler, Sampler
 from ..registry import DATA_SAMPLERS, DATASETS
 
 
-def seed_all(*key: int) -> None:
-    """Seed Python's, NumPy's and torch's global random numbers from some integers.
+def seed_all(purpose: str, *key: int) -> None:
+    """Seed Python's, NumPy's and torch's global random numbers from a name and some integers.
 
     Args:
+        purpose: What the numbers are for, so that no two purposes share a key.
         *key: Non-negative integers; distinct keys give unrelated random numbers.
     """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=20).digest()
+    digest = hashlib.blake2b(repr((purpose, *key)).encode(), digest_size=20).digest()
     random.seed(int.from_bytes(digest[:8], 'little'))
     np.random.seed(int.from_bytes(digest[8:12], 'little'))
     torch.manual_seed(int.from_bytes(digest[12:], 'little', signed=True))
@@ -168,7 +169,7 @@ class SeededDataset:
 
     def __getitem__(self, index: int) -> Any:
         if isinstance(index, Draw):
-            seed_all(self.augmentation_seed, index.epoch, index.position)
+            seed_all('sample', self.augmentation_seed, index.epoch, index.position)
             index = int(index)
         return self.dataset[index]
 

@@ -2,8 +2,9 @@
 """Checkpoints that survive kills, full disks and rotten bits.
 
 A checkpoint is one file: what ``torch.save`` writes, with a *seal* in the place the zip format has for a comment.
-The seal holds a SHA-256 of everything before it and how far the training had come. Being part of the file, it moves
-with it, and there is no moment at which the one exists without the other. ``torch.load`` reads sealed files as usual.
+The seal says which run it is of and how far the training had come, and ends with a SHA-256 of everything before. Being
+part of the file, it moves with it, and there is no moment at which the one exists without the other. ``torch.load``
+reads sealed files as usual.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import zipfile
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -26,9 +28,12 @@ from ..checkpoint.atomic import TEMPORARY_SUFFIX, atomic_write
 from ..errors import UserError
 from ..registry import HOOKS
 
-_SEAL = re.compile(rb'mmlightvit checkpoint iter=(\d{12}) epoch=(\d{8}) resumable=([01]) sha256=([0-9a-f]{64})\n')
-_SEAL_FORM = 'mmlightvit checkpoint iter={:012d} epoch={:08d} resumable={:d} sha256={}\n'
-_SEAL_BYTES = len(_SEAL_FORM.format(0, 0, 0, '0' * 64))
+_SEAL = re.compile(
+    rb'mmlightvit checkpoint run=(\d{14}) iter=(\d{12}) epoch=(\d{8}) resumable=([01]) sha256=([0-9a-f]{64})\n'
+)
+_SEAL_HEAD = 'mmlightvit checkpoint run={:014d} iter={:012d} epoch={:08d} resumable={:d} sha256='
+_DIGEST_BYTES = 64 + 1  # hexadecimal digits and the line's end
+_SEAL_BYTES = len(_SEAL_HEAD.format(0, 0, 0, 0)) + _DIGEST_BYTES
 _ZIP_END = b'PK\x05\x06'
 _ZIP_END_BYTES = 22  # the zip format's last record; its last two bytes are the length of the comment that follows
 _CHUNK = 1 << 20
@@ -48,12 +53,14 @@ class Seal(NamedTuple):
     """What a checkpoint says about itself.
 
     Attributes:
+        run: When its run began, in milliseconds since 1970.
         iteration: Iterations trained.
         epoch: Epochs completed.
         resumable: Whether it holds the optimizer's state, so that a run can go on from it.
-        sha256: Digest of the file up to the seal.
+        sha256: Digest of the file up to this field.
     """
 
+    run: int
     iteration: int
     epoch: int
     resumable: bool
@@ -64,7 +71,9 @@ class DamagedCheckpoint(UserError):
     """A checkpoint that is not what was written."""
 
 
-def atomic_save(obj: Any, path: str | os.PathLike, iteration: int = 0, epoch: int = 0, resumable: bool = False) -> None:
+def atomic_save(
+    obj: Any, path: str | os.PathLike, iteration: int = 0, epoch: int = 0, resumable: bool = False, run: int = 0
+) -> None:
     """Write ``obj`` and its seal to ``path``, in full or not at all.
 
     Args:
@@ -73,6 +82,7 @@ def atomic_save(obj: Any, path: str | os.PathLike, iteration: int = 0, epoch: in
         iteration: Iterations trained.
         epoch: Epochs completed.
         resumable: Whether a run can go on from this file.
+        run: When the run began, in milliseconds since 1970; 0 where it is not known.
 
     Raises:
         UserError: The disk is full, read-only, over quota, or refuses otherwise; nothing is left behind.
@@ -85,7 +95,7 @@ def atomic_save(obj: Any, path: str | os.PathLike, iteration: int = 0, epoch: in
         except (OSError, RuntimeError) as error:
             # torch reports a failed write in its own words; the reason is what the operating system said first.
             raise sealing.error or error from error
-        sealing.finish(iteration, epoch, resumable)
+        sealing.finish(_SEAL_HEAD.format(run, iteration, epoch, resumable))
 
     try:
         atomic_write(path, write)
@@ -120,12 +130,11 @@ class _SealingFile:
     def flush(self) -> None:
         """torch asks for it; the file is flushed and synced when it is complete."""
 
-    def finish(self, iteration: int, epoch: int, resumable: bool) -> None:
+    def finish(self, seal_head: str) -> None:
         if not self._tail.startswith(_ZIP_END):
             raise RuntimeError('torch.save did not write a zip archive without a comment')
-        self._emit(self._tail[:-2] + _SEAL_BYTES.to_bytes(2, 'little'))
-        seal = _SEAL_FORM.format(iteration, epoch, resumable, self._digest.hexdigest())
-        self._file.write(seal.encode())
+        self._emit(self._tail[:-2] + _SEAL_BYTES.to_bytes(2, 'little') + seal_head.encode())
+        self._file.write(f'{self._digest.hexdigest()}\n'.encode())
 
     def _emit(self, data: bytes | memoryview) -> None:
         try:
@@ -144,8 +153,8 @@ def read_seal(path: str | os.PathLike) -> Seal | None:
         match = _SEAL.fullmatch(file.read())
     if match is None:
         return None
-    iteration, epoch, resumable, digest = match.groups()
-    return Seal(int(iteration), int(epoch), resumable == b'1', digest.decode())
+    run, iteration, epoch, resumable, digest = match.groups()
+    return Seal(int(run), int(iteration), int(epoch), resumable == b'1', digest.decode())
 
 
 def verify(path: str | os.PathLike) -> Seal | None:
@@ -166,7 +175,7 @@ def verify(path: str | os.PathLike) -> Seal | None:
         return None
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        left = file.seek(0, os.SEEK_END) - _SEAL_BYTES
+        left = file.seek(0, os.SEEK_END) - _DIGEST_BYTES
         file.seek(0)
         while left:
             chunk = file.read(min(_CHUNK, left))
@@ -198,6 +207,19 @@ def _verify_unsealed(path: Path) -> None:
         raise DamagedCheckpoint(f'{path} is damaged: {bad} does not match its checksum')
 
 
+def checkpoint_dir(work_dir: str, default_hooks: Mapping[str, Any] | None) -> str:
+    """Where a run's checkpoints are: in its work directory, unless its checkpoint hook has an ``out_dir``.
+
+    Args:
+        work_dir: Work directory.
+        default_hooks: The runner's default hooks: configs, hooks, or None for one that is left out.
+    """
+    work_dir = os.path.abspath(work_dir)
+    hook = (default_hooks or {}).get('checkpoint')
+    out_dir = hook.get('out_dir') if isinstance(hook, Mapping) else getattr(hook, 'out_dir', None)
+    return os.path.join(out_dir, os.path.basename(work_dir)) if out_dir else work_dir
+
+
 class Found(NamedTuple):
     """The outcome of :func:`find_newest`.
 
@@ -214,30 +236,13 @@ def find_newest(directory: str | os.PathLike) -> Found:
     """The newest checkpoint in ``directory`` that a run can be resumed from and that verifies.
 
     What is in the files decides, not their dates or the ``last_checkpoint`` note, so a copied or moved work directory
-    is as good as the original. Files without a seal (written by stock MMEngine) count if they are called
-    ``epoch_N.pth`` or ``iter_N.pth``, after all sealed ones.
+    is as good as the original: the run that began last, then the iteration. Files without a seal (written by stock
+    MMEngine) count if they are called ``epoch_N.pth`` or ``iter_N.pth``, after all sealed ones.
 
     Args:
         directory: The work directory.
     """
-    sealed: list[tuple[int, int, float, Path]] = []
-    foreign: list[tuple[int, float, Path]] = []
-    skipped: list[str] = []
-    for path in sorted(Path(directory).glob('*.pth')):
-        try:
-            seal = read_seal(path)
-            if seal is not None:
-                if seal.resumable:
-                    sealed.append((seal.iteration, seal.epoch, path.stat().st_mtime, path))
-            elif match := _STOCK_NAME.fullmatch(path.name):
-                _require_plain_archive(path)
-                foreign.append((int(match[1]), path.stat().st_mtime, path))
-        except DamagedCheckpoint as error:
-            skipped.append(str(error))
-        except OSError as error:
-            skipped.append(f'{path} cannot be read: {error.strerror}')
-    candidates = [entry[-1] for entry in sorted(sealed, reverse=True)]
-    candidates += [entry[-1] for entry in sorted(foreign, reverse=True)]
+    candidates, skipped = find_candidates(directory)
     for path in candidates:
         try:
             verify(path)
@@ -248,6 +253,29 @@ def find_newest(directory: str | os.PathLike) -> Found:
         else:
             return Found(path, skipped)
     return Found(None, skipped)
+
+
+def find_candidates(directory: str | os.PathLike) -> tuple[list[Path], list[str]]:
+    """What :func:`find_newest` chooses from, newest first and not yet verified, and what it has passed over."""
+    sealed: list[tuple[int, int, int, float, Path]] = []
+    foreign: list[tuple[int, float, Path]] = []
+    skipped: list[str] = []
+    for path in sorted(Path(directory).glob('*.pth')):
+        try:
+            seal = read_seal(path)
+            if seal is not None:
+                if seal.resumable:
+                    sealed.append((seal.run, seal.iteration, seal.epoch, path.stat().st_mtime, path))
+            elif match := _STOCK_NAME.fullmatch(path.name):
+                _require_plain_archive(path)
+                foreign.append((int(match[1]), path.stat().st_mtime, path))
+        except DamagedCheckpoint as error:
+            skipped.append(str(error))
+        except OSError as error:
+            skipped.append(f'{path} cannot be read: {error.strerror}')
+    candidates = [entry[-1] for entry in sorted(sealed, reverse=True)]
+    candidates += [entry[-1] for entry in sorted(foreign, reverse=True)]
+    return candidates, skipped
 
 
 def remove_strays(directory: str | os.PathLike) -> list[Path]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import logging
 import mmap
 import os
 import signal
@@ -16,17 +18,21 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
+from mmengine.logging import print_log
+
 from ..errors import UserError
 
 #: Seconds after the signal in which an iteration has to end if there are other ranks, one of which may be dead.
 #: Well below torchrun's 30, after which it kills.
 GRACE_SECONDS = 15.0
 LOCK_NAME = '.lock'
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # network file systems without a lock service
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _END = b'\0'  # no signal has this number
 
 _signal: int | None = None
 _boundary = threading.Event()
+_writing = threading.Event()
 #: One byte shared with forked workers: whether the training is over, and SIGTERM comes from the main process's exit.
 _over: mmap.mmap | None = None
 
@@ -53,11 +59,21 @@ def reached_boundary() -> None:
 
 
 @contextmanager
+def writing() -> Iterator[None]:
+    """A ``with`` block that writes a checkpoint: the run is not cut off in it, however long it takes."""
+    _writing.set()
+    try:
+        yield
+    finally:
+        _writing.clear()
+
+
+@contextmanager
 def graceful_stop(world_size: int, grace: float = GRACE_SECONDS) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into requests, for the time of a ``with`` block in the main thread.
 
-    A second Ctrl-C interrupts at once. With several ranks, one that does not get to the end of its iteration (it may
-    wait for a dead one) leaves after ``grace`` seconds, without saving.
+    A second Ctrl-C interrupts at once. With several ranks, one that does not get to the end of its step (it may wait
+    for a dead one) leaves after ``grace`` seconds, without saving; not while it writes a checkpoint.
 
     Args:
         world_size: Number of ranks.
@@ -110,7 +126,9 @@ def _watch(grace: float) -> Iterator[None]:
     def watch() -> None:
         while (byte := os.read(reading, 1)) != _END:
             if byte[0] in (signal.SIGINT, signal.SIGTERM):
-                if not _boundary.wait(grace):
+                while not _boundary.wait(grace):
+                    if _writing.is_set():
+                        continue
                     told = f'the iteration did not end within {grace:.0f} s of the signal: leaving without saving\n'
                     os.write(2, told.encode())
                     os._exit(128 + byte[0])
@@ -161,7 +179,7 @@ class WorkDirLock:
     """Allows one run at a time in a work directory.
 
     The kernel holds the lock for the process and drops it when the process ends, however that happens. It is not
-    inherited by forked workers.
+    inherited by forked workers. Where the file system has no locks, a warning takes its place.
 
     Args:
         work_dir: An existing directory.
@@ -175,7 +193,7 @@ class WorkDirLock:
         """Take the lock.
 
         Raises:
-            UserError: Another process has it, or the directory cannot be written to.
+            UserError: Another process has it, or the directory cannot be written to or locked.
         """
         if sys.platform == 'win32':
             return
@@ -187,7 +205,19 @@ class WorkDirLock:
             raise UserError(f'cannot write to the work directory {self.path.parent}: {error.strerror}') from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                os.close(descriptor)
+                print_log(
+                    f'The file system of {self.path.parent} knows no locks ({error.strerror}): nothing keeps a second '
+                    'run out of this work directory.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                return
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                os.close(descriptor)
+                raise UserError(f'cannot lock the work directory {self.path.parent}: {error.strerror}') from error
             holder = os.read(descriptor, 200).decode(errors='replace').strip() or 'another process'
             os.close(descriptor)
             raise UserError(

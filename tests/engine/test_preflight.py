@@ -9,9 +9,10 @@ import sys
 
 import pytest
 import tiny_data
+from mmengine.config import Config
 
 from mmlightvit.checkpoint import CheckpointUnavailable
-from mmlightvit.engine import entry
+from mmlightvit.engine import atomic_save, entry
 from mmlightvit.errors import UserError
 
 WEIGHTS = 'model.backbone.init_cfg.checkpoint'
@@ -121,6 +122,18 @@ def test_resume_reads_no_initial_weights(coco, tmp_path):
     assert (_train(*coco, '--resume').load_from, _train(*coco, '--resume').resume) == (None, True)
 
 
+def test_resume_without_a_checkpoint_needs_the_initial_weights(coco, tmp_path):
+    """A script that always passes --resume is told at its first start, and not at a later one."""
+    missing = ['--cfg-options', f'{WEIGHTS}=/no/weights.ckpt']
+    with pytest.raises(UserError, match=r'pretrained weights not found: /no/weights\.ckpt'):
+        _train(*coco, '--resume', *missing)
+    out_dir = tmp_path / 'elsewhere' / 'run'
+    out_dir.mkdir(parents=True)
+    atomic_save(dict(optimizer={}), out_dir / 'epoch_1.pth', resumable=True)
+    missing.append(f'default_hooks.checkpoint.out_dir={tmp_path / "elsewhere"}')
+    assert _train(*coco, '--resume', *missing).resume
+
+
 def test_testing_needs_its_checkpoint_and_data(coco, tmp_path):
     with pytest.raises(UserError, match=r'checkpoint not found: /no/x.pth'):
         _test(coco[0], '/no/x.pth', *coco[1:])
@@ -202,3 +215,19 @@ def test_no_toolbox_is_imported_before_the_checks(coco, tmp_path):
         "except UserError: sys.exit(5 if {'mmdet.models', 'mmcv.ops'} & set(sys.modules) else 4)"
     )
     assert subprocess.run([sys.executable, '-c', code, *coco], check=False).returncode == 4
+
+
+def test_a_hook_left_out_is_no_hindrance():
+    """``default_hooks.visualization=None`` is how MMEngine leaves a default hook out."""
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            default_hooks=dict(visualization=None),
+            model=dict(type='M'),
+            tta_model=dict(type='A'),
+            tta_pipeline=[],
+            test_dataloader=dict(dataset=dict(type='D')),
+        )
+    )
+    entry.use_tta(cfg)
+    assert cfg.model.type == 'A'

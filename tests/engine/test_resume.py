@@ -1,19 +1,27 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """A resumed run repeats the uninterrupted one; data depend on seed and position alone."""
 
+import errno
 import itertools
+import os
 import pickle
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.optim import OptimWrapperDict
 from torch.utils.data import BatchSampler, DataLoader
 
+from mmlightvit.engine import EpochBasedTrainLoop, IterBasedTrainLoop, OptimWrapper, Runner
+from mmlightvit.engine import runner as runner_module
 from mmlightvit.engine.samplers import Draw, DrawSampler, ResumableBatchSampler, SeededDataset, seed_all
+from mmlightvit.engine.saving import read_seal
+from mmlightvit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))
 
@@ -99,13 +107,19 @@ def test_seeding_reaches_all_generators():
     def draw():
         return random.random(), np.random.rand(), float(torch.rand(()))
 
-    seed_all(1, 2)
+    seed_all('sample', 1, 2)
     first = draw()
-    seed_all(1, 3)
+    seed_all('sample', 1, 3)
     other = draw()
-    seed_all(1, 2)
+    seed_all('sample', 1, 2)
     assert draw() == first
     assert all(one != two for one, two in zip(first, other))
+
+
+def test_a_sample_and_an_iteration_of_the_same_numbers_differ():
+    sample = SeededDataset(_Random(), 1)[Draw(4, 2, 3)]
+    seed_all('iteration', 1, 2, 3)
+    assert not torch.equal(_Random()[4][1:], sample[1:])
 
 
 def test_an_endless_loader_without_a_batch_says_so():
@@ -157,6 +171,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, by_epoch, number,
 def test_a_damaged_newest_checkpoint_is_skipped_aloud(tmp_path):
     code, whole = _run(tmp_path / 'run', True)
     assert code == 0, whole
+    began = read_seal(tmp_path / 'run' / 'epoch_2.pth').run
     (tmp_path / 'run' / 'fingerprint').unlink()
     with open(tmp_path / 'run' / 'epoch_3.pth', 'r+b') as file:
         file.seek(5000)
@@ -167,6 +182,17 @@ def test_a_damaged_newest_checkpoint_is_skipped_aloud(tmp_path):
     assert 'Skipped for resuming' in output
     assert 'epoch_3.pth is damaged' in output
     assert 'epoch_2.pth, the newest intact checkpoint' in output
+    assert read_seal(tmp_path / 'run' / 'epoch_3.pth').run == began > 0
+    # From a file of one's choice the run begins anew, so that what it saves is the newest.
+    changes = dict(load_from=str(tmp_path / 'run' / 'epoch_2.pth'), model__type=_NeverInitialised)
+    code, resumed = _run(tmp_path / 'run', True, resume=True, **changes)
+    assert (code, resumed) == (0, whole)
+    assert read_seal(tmp_path / 'run' / 'epoch_3.pth').run > began
+
+
+class _NeverInitialised(runs.Classifier):
+    def init_weights(self):
+        raise AssertionError('the weights come from the checkpoint')
 
 
 def test_another_batch_size_or_data_set_is_refused(tmp_path):
@@ -179,3 +205,82 @@ def test_another_batch_size_or_data_set_is_refused(tmp_path):
         code, _ = _run(tmp_path / 'run', True, resume=True, **change)
         assert code == 1
         assert words in (tmp_path / 'run' / 'out').read_text()
+
+
+def test_a_checkpoint_that_one_rank_cannot_read_is_an_answer_to_all(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(runner_module, 'verify', refuse)
+    (tmp_path / 'epoch_1.pth').touch()
+    runner = Runner.__new__(Runner)
+    runner._asked = (str(tmp_path / 'epoch_1.pth'), True)
+    chosen, _, problem = runner._choose()
+    assert chosen is None
+    assert f'{tmp_path}/epoch_1.pth cannot be read: Input/output error' in problem
+
+
+class _Grouping(BatchSampler):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'by_epoch', 'iteration', 'expected'),
+    [
+        (BatchSampler, True, 7, 'batches hold the same images'),
+        (BatchSampler, False, 7, 'batches hold the same images'),
+        (_Grouping, True, 10, 'epochs hold the same images as before, in other batches'),
+        (_Grouping, True, 7, None),
+        (_Grouping, False, 10, None),
+    ],
+)
+def test_other_processes_are_accepted_where_their_images_are_the_same(sampler, by_epoch, iteration, expected):
+    loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
+    told = []
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(batch_sampler=sampler([0], 1, False)),
+        train_loop=loop.__new__(loop),
+        logger=SimpleNamespace(warning=told.append),
+    )
+    meta = dict(epoch=iteration // 5, iter=iteration, shape_of_run=dict(world_size=2, batches=5))
+    if expected is None:
+        with pytest.raises(UserError, match=r'_Grouping groups the images.*Resume with 2 processes'):
+            Runner._require_same_images(runner, meta, 'world_size 2 -> 1')
+    else:
+        Runner._require_same_images(runner, meta, 'world_size 2 -> 1')
+        assert expected in told[0]
+
+
+def test_a_run_without_the_checkpoint_hook_trains(tmp_path):
+    code, result = _run(tmp_path / 'run', True, default_hooks__checkpoint=None, train_cfg__max_epochs=1)
+    assert code == 0, result
+    assert list((tmp_path / 'run').glob('*.pth')) == []
+
+
+class _TwoOptimizers:
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        pass
+
+    def __call__(self, model):
+        optimizers = [torch.optim.Adam(part.parameters(), lr=0.01) for part in (model.backbone, model.head)]
+        one, other = [OptimWrapper(optimizer=optimizer) for optimizer in optimizers]
+        return OptimWrapperDict(one=one, other=other)
+
+
+class _SteppedInTurn(runs.Classifier):
+    def train_step(self, data, optim_wrapper):
+        losses = self(**self.data_preprocessor(data, True), mode='loss')
+        losses['loss'].backward()
+        for wrapper in optim_wrapper.values():
+            wrapper.step()
+            wrapper.zero_grad()
+        return losses
+
+
+def test_several_optimizers_are_saved_and_resumed(tmp_path):
+    several = dict(model__type=_SteppedInTurn, optim_wrapper__constructor=_TwoOptimizers)
+    code, whole = _run(tmp_path / 'whole', True, **several)
+    assert code == 0, whole
+    _run(tmp_path / 'cut', True, **_interrupted(7, 15, **several))
+    code, resumed = _run(tmp_path / 'cut', True, resume=True, **several)
+    assert (code, resumed) == (0, whole)

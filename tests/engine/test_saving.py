@@ -13,7 +13,16 @@ import torch
 from mmlightvit.checkpoint import read_checkpoint
 from mmlightvit.checkpoint.atomic import TEMPORARY_SUFFIX
 from mmlightvit.engine import saving
-from mmlightvit.engine.saving import DamagedCheckpoint, atomic_save, find_newest, read_seal, remove_strays, verify
+from mmlightvit.engine.saving import (
+    CheckpointHook,
+    DamagedCheckpoint,
+    atomic_save,
+    checkpoint_dir,
+    find_newest,
+    read_seal,
+    remove_strays,
+    verify,
+)
 from mmlightvit.errors import UserError
 
 
@@ -23,8 +32,8 @@ def _content(value: float = 1.0) -> dict:
 
 def test_a_sealed_checkpoint_is_read_by_torch_and_verifies(tmp_path):
     path = tmp_path / 'epoch_1.pth'
-    atomic_save(_content(), path, iteration=7, epoch=1, resumable=True)
-    assert verify(path)[:3] == (7, 1, True)
+    atomic_save(_content(), path, iteration=7, epoch=1, resumable=True, run=5)
+    assert verify(path)[:4] == (5, 7, 1, True)
     for checkpoint in (torch.load(path, weights_only=True), read_checkpoint(path)):
         assert torch.equal(checkpoint['state_dict']['weight'], torch.ones(300, 10))
     assert [entry.name for entry in tmp_path.iterdir()] == ['epoch_1.pth']
@@ -67,13 +76,12 @@ def test_every_byte_of_the_seal_and_the_archives_end_is_protected(tmp_path):
     atomic_save(_content(), path, resumable=True)
     whole = path.read_bytes()
     for place in range(len(whole) - 200, len(whole)):
-        damaged = bytearray(whole)
-        damaged[place] ^= 4
-        path.write_bytes(damaged)
-        # What the seal says may differ from what was saved only together with an error.
-        with pytest.raises(DamagedCheckpoint):
-            if verify(path)[:3] != (0, 0, True):
-                raise DamagedCheckpoint('the seal is not covered by itself')
+        for bit in (1, 4):  # of a digit, the first makes another digit
+            damaged = bytearray(whole)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(DamagedCheckpoint):
+                verify(path)
 
 
 def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path):
@@ -93,6 +101,14 @@ def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path
     assert len(found.skipped) == 2
     assert any('epoch_2.pth' in sentence for sentence in found.skipped)
     assert any('interrupted_iter_25.pth' in sentence and 'checksum' in sentence for sentence in found.skipped)
+
+
+def test_an_older_run_in_the_directory_does_not_count(tmp_path):
+    atomic_save(_content(), tmp_path / 'epoch_12.pth', 1200, 12, resumable=True, run=1_700_000_000_000)
+    atomic_save(_content(), tmp_path / 'epoch_1.pth', 100, 1, resumable=True, run=1_800_000_000_000)
+    atomic_save(_content(), tmp_path / 'epoch_2.pth', 200, 2, resumable=True, run=1_800_000_000_000)
+    torch.save(_content(), tmp_path / 'epoch_20.pth')
+    assert find_newest(tmp_path) == (tmp_path / 'epoch_2.pth', [])
 
 
 def test_checkpoints_of_stock_mmengine_are_found(tmp_path):
@@ -147,3 +163,18 @@ def test_strays_are_removed(tmp_path):
     stray.write_bytes(b'half')
     assert remove_strays(tmp_path) == [stray]
     assert [entry.name for entry in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'expected'),
+    [
+        (None, '/work/run'),
+        (dict(checkpoint=None), '/work/run'),
+        (dict(checkpoint=dict(interval=1)), '/work/run'),
+        (dict(checkpoint=dict(out_dir='/disk')), '/disk/run'),
+        (dict(checkpoint=CheckpointHook()), '/work/run'),
+        (dict(checkpoint=CheckpointHook(out_dir='/disk')), '/disk/run'),
+    ],
+)
+def test_where_checkpoints_are(hooks, expected):
+    assert checkpoint_dir('/work/run/', hooks) == expected

@@ -1,6 +1,9 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """Requests to stop, and the lock of the work directory."""
 
+import errno
+import fcntl
+import logging
 import os
 import signal
 import sys
@@ -8,13 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+from mmengine.hooks import Hook
 
 from mmlightvit.engine import signals
+from mmlightvit.engine.launch import init_distributed
+from mmlightvit.engine.saving import find_newest
 from mmlightvit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))
 
 import forks
+import runs
 
 
 def test_a_signal_is_a_request_and_the_handlers_come_back():
@@ -46,6 +53,19 @@ def test_a_rank_that_hangs_leaves_after_the_grace(tmp_path):
     assert forks.run(hang, tmp_path / 'out') == 143
     assert time.monotonic() - begin < 10
     assert 'did not end within' in (tmp_path / 'out').read_text()
+
+
+def test_a_checkpoint_being_written_is_not_cut_off(tmp_path):
+    def write():
+        with signals.graceful_stop(world_size=2, grace=0.2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            with signals.writing():
+                time.sleep(1)
+                (tmp_path / 'written').touch()
+            time.sleep(30)
+
+    assert forks.run(write, seconds=20) == 143
+    assert (tmp_path / 'written').exists()
 
 
 def test_the_watch_ends_though_a_forked_worker_holds_the_pipe():
@@ -96,3 +116,62 @@ def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):
 def test_a_missing_work_directory_is_said(tmp_path):
     with pytest.raises(UserError, match='cannot write to the work directory'):
         signals.WorkDirLock(tmp_path / 'absent').acquire()
+
+
+@pytest.mark.parametrize('number', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number):
+    told = []
+    monkeypatch.setattr(fcntl, 'lockf', _refusing(number))
+    monkeypatch.setattr(signals, 'print_log', lambda text, logger, level: told.append((level, text)))
+    lock = signals.WorkDirLock(tmp_path)
+    lock.acquire()
+    lock.release()
+    [(level, text)] = told
+    assert level == logging.WARNING
+    assert f'{tmp_path} knows no locks' in text
+
+
+@pytest.mark.parametrize(
+    ('number', 'words'), [(errno.EACCES, 'in use by another process'), (errno.EIO, 'cannot lock the work directory')]
+)
+def test_other_refusals_of_the_lock_end_the_run(tmp_path, monkeypatch, number, words):
+    monkeypatch.setattr(fcntl, 'lockf', _refusing(number))
+    with pytest.raises(UserError, match=words):
+        signals.WorkDirLock(tmp_path).acquire()
+
+
+def _refusing(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+class _SignalInValidation(Hook):
+    """Rank 1 alone gets the signal, after its second batch."""
+
+    def after_val_iter(self, runner, batch_idx, *args, **kwargs):
+        if runner.rank == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def after_val_epoch(self, runner, *args, **kwargs):
+        (Path(runner.work_dir) / 'validated').touch()
+
+
+def test_ranks_leave_a_validation_together(tmp_path):
+    work_dir = tmp_path / 'run'
+    work_dir.mkdir()
+
+    def work():
+        init_distributed('pytorch', dict(backend='gloo'))
+        # Thirteen samples: seven batches for rank 0 and six for rank 1.
+        validation = dict(batch_size=1, dataset=dict(samples=13), sampler=dict(round_up=False))
+        changes = dict(val_dataloader=validation, custom_hooks=[dict(type=_SignalInValidation)])
+        runs.train(runs.config(work_dir, launcher='pytorch', train_dataloader__dataset__samples=12, **changes))
+
+    pids = forks.start_ranks(work, 2, work_dir / 'out')
+    codes = [forks.wait(pid, 120) for pid in pids]
+    assert codes == [143, 143], (work_dir / 'out').read_text()[-3000:]
+    assert not (work_dir / 'validated').exists()
+    found = find_newest(work_dir)
+    assert found.path is not None and found.path.name == 'interrupted_iter_2.pth'

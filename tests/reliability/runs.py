@@ -199,9 +199,10 @@ def fingerprint(runner: Any) -> str:
     Other ranks have BatchNorm statistics and logs of their own, which are neither saved nor shown.
     """
     digest = hashlib.sha256()
+    optimizer = runner.optim_wrapper.state_dict()
     state: dict = dict(
         parameters={name.removeprefix('module.'): value for name, value in runner.model.named_parameters()},
-        optimizer=runner.optim_wrapper.state_dict()['state'],
+        optimizer=optimizer.get('state', optimizer),  # several optimizers have no common one
     )
     if runner.rank == 0:
         state['buffers'] = dict(runner.model.named_buffers())
