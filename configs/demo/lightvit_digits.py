@@ -19,16 +19,8 @@ model = dict(
 data_root = 'data/digits/classification/'
 metainfo = dict(classes=_base_.digit_names)
 pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-# There are 1437 scans to learn from, so they are turned by up to 15 degrees and slanted by up to a fifth.
-slant = dict(magnitude_level=10, magnitude_std='inf', prob=0.5)
-train_pipeline = [
-    pipeline[0],
-    dict(slant, type='Rotate', magnitude_range=(0, 15), interpolation='bilinear'),
-    dict(slant, type='Shear', magnitude_range=(0, 0.2), direction='horizontal'),
-    pipeline[1],
-]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=128,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -36,7 +28,7 @@ train_dataloader = dict(
         data_root=data_root,
         data_prefix='train',
         metainfo=metainfo,
-        pipeline=train_pipeline,
+        pipeline=pipeline,
     ),
 )
 val_dataloader = dict(
@@ -55,15 +47,15 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
-max_epochs = 8
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+max_epochs = 9
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=64)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(save_best=None))
+auto_scale_lr = dict(enable=False, base_batch_size=128)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(save_best=None))
 randomness = dict(seed=0)

@@ -56,6 +56,9 @@ class DigitsSettings:
         stroke_level: Ink of the enlarged scan at which a stroke begins, in [0.1, 0.9]; lower is bolder.
         min_visible: Share of its strokes that every digit keeps visible, in (0, 1].
         val_share: Share of the scans that only val draws from, in (0, 1).
+        variation: How much scans are varied in train, in [0, 1]; at 1 they are turned by up to 15 degrees, slanted by
+            up to a quarter, and ``stroke_level`` changes by up to 0.15. Val has them as they are.
+        dark_ink: Whether strokes are darker than the canvas, as on paper; otherwise they are of any colour.
 
     Raises:
         UserError: A value is out of its range.
@@ -72,6 +75,8 @@ class DigitsSettings:
     stroke_level: float = 0.25
     min_visible: float = 0.95
     val_share: float = 0.2
+    variation: float = 0.0
+    dark_ink: bool = False
 
     def __post_init__(self) -> None:
         checks = {
@@ -84,6 +89,7 @@ class DigitsSettings:
             '0.1 <= stroke_level <= 0.9': 0.1 <= self.stroke_level <= 0.9,
             '0 < min_visible <= 1': 0 < self.min_visible <= 1,
             '0 < val_share < 1': 0 < self.val_share < 1,
+            '0 <= variation <= 1': 0 <= self.variation <= 1,
         }
         broken = [rule for rule, holds in checks.items() if not holds]
         if broken:
@@ -93,10 +99,18 @@ class DigitsSettings:
 #: What each demo trains on. A classifier sees one digit that fills most of a small canvas.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
-        'detection': DigitsSettings(num_train=2000),
-        'segmentation': DigitsSettings(num_train=2000),
+        'detection': DigitsSettings(num_train=1800),
+        'segmentation': DigitsSettings(num_train=1800),
         'classification': DigitsSettings(
-            image_size=32, num_train=12000, num_val=500, max_digits=1, min_height=24, max_height=30, stroke_level=0.45
+            image_size=32,
+            num_train=12000,
+            num_val=500,
+            max_digits=1,
+            min_height=28,
+            max_height=30,
+            stroke_level=0.45,
+            variation=1.0,
+            dark_ink=True,
         ),
     }
 )
@@ -160,13 +174,17 @@ def _cloud(rng: Generator, size: int) -> NDArray[np.float64]:
     return total / 1.2
 
 
-def glyph(scan: NDArray[np.float32], height: int, level: float = 0.25) -> NDArray[np.float32]:
+def glyph(
+    scan: NDArray[np.float32], height: int, level: float = 0.25, turn: float = 0.0, slant: float = 0.0
+) -> NDArray[np.float32]:
     """Opacity of a scan's strokes, enlarged to ``height`` pixels; the scan's proportions are kept.
 
     Args:
         scan: (8, 8) in [0, 1].
         height: Height in pixels, >= 1, of the rows with ink; strokes end a little inside or outside of them.
         level: Enlarged ink at which a stroke begins, in [0.1, 0.9]. A ramp of 0.2 around it gives a soft edge.
+        turn: Angle by which the enlarged scan is turned, in radians, small.
+        slant: Shift to the side per row.
 
     Shape: -> (about height, width) in [0, 1]; every border row and column has a visible pixel.
     """
@@ -174,11 +192,23 @@ def glyph(scan: NDArray[np.float32], height: int, level: float = 0.25) -> NDArra
     strokes = np.pad(scan[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
     scale = height / (strokes.shape[0] - 2)
     shape = [max(1, round(side * scale)) for side in strokes.shape]
-    large = np.asarray(Image.fromarray(strokes).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+    picture = Image.fromarray(strokes).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
+    if turn or slant:
+        picture = _turned(picture, turn, slant)
+    large = np.asarray(picture)
     alpha = np.clip((large - level) / 0.2 + 0.5, 0, 1).astype(np.float32)
     solid = alpha >= 0.5
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _turned(picture: Image.Image, turn: float, slant: float) -> Image.Image:
+    """The picture turned and slanted about its middle; what leaves its frame is lost."""
+    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ np.array([[1, slant], [0, 1]])
+    middle = np.array(picture.size) / 2
+    shift = middle - matrix @ middle
+    rows = (*matrix[0], shift[0], *matrix[1], shift[1])
+    return picture.transform(picture.size, Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
@@ -227,6 +257,7 @@ def draw_scene(rng: Generator, scans: Scans, settings: DigitsSettings, label: in
     """
     size = settings.image_size
     canvas = texture(rng, size)
+    varied = _variation(rng, settings)
     pool = np.arange(len(scans.labels)) if label is None else np.flatnonzero(scans.labels == label)
     labels: list[int] = []
     masks: list[NDArray[np.bool_]] = []
@@ -235,7 +266,7 @@ def draw_scene(rng: Generator, scans: Scans, settings: DigitsSettings, label: in
         index = rng.choice(pool)
         for _ in range(_PLACEMENT_TRIES):
             pixels = int(rng.integers(settings.min_height, settings.max_height + 1))
-            alpha = glyph(scans.images[index], pixels, settings.stroke_level)
+            alpha = glyph(scans.images[index], pixels, **varied)
             height, width = alpha.shape
             if height > size or width > size:
                 continue
@@ -252,8 +283,19 @@ def draw_scene(rng: Generator, scans: Scans, settings: DigitsSettings, label: in
                 break
     if not labels:
         return draw_scene(rng, scans, settings, label)
+    ink_mask = np.any(masks, axis=0)
+    if settings.dark_ink and canvas[ink_mask].mean() > canvas[~ink_mask].mean():
+        canvas = 1 - canvas
     image = np.round(canvas * 255).astype(np.uint8)
     return Scene(image, np.array(labels, dtype=np.int64), np.stack(masks))
+
+
+def _variation(rng: Generator, settings: DigitsSettings) -> dict[str, float]:
+    """Arguments of :func:`glyph` for one canvas."""
+    if not settings.variation:
+        return dict(level=settings.stroke_level)
+    turn, slant, bolder = settings.variation * rng.uniform(-1, 1, size=3) * (np.deg2rad(15), 0.25, 0.15)
+    return dict(level=float(np.clip(settings.stroke_level + bolder, 0.1, 0.9)), turn=float(turn), slant=float(slant))
 
 
 def _ink(rng: Generator, under: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -269,6 +311,8 @@ def _scenes(settings: DigitsSettings, split: str, balanced: bool = False) -> Ite
     """Name and scene of each image of a split; each has its own random stream, so no image depends on another."""
     scans = Scans.load(split, settings.seed, settings.val_share)
     count = settings.num_train if split == 'train' else settings.num_val
+    if split == 'val':
+        settings = replace(settings, variation=0.0)
     for index in range(count):
         rng = np.random.default_rng([settings.seed, _SPLITS.index(split), index])
         yield f'{index:06d}', draw_scene(rng, scans, settings, index % len(CLASSES) if balanced else None)

@@ -121,6 +121,36 @@ def test_every_digit_keeps_most_of_its_strokes(monkeypatch):
     assert overlapped, 'no digit was hidden in part, so the rule was not tried'
 
 
+def test_variation_changes_train_alone(tmp_path):
+    for name, variation in (('as they are', 0.0), ('varied', 1.0)):
+        prepare('classification', tmp_path / name, replace(SMALL, max_digits=1, variation=variation))
+    plain, varied = (contents(tmp_path / name) for name in ('as they are', 'varied'))
+    changed = {path for path in plain if plain[path] != varied[path]} - {'digits.json'}
+    assert changed == {path for path in plain if path.startswith('train')}
+
+
+def test_a_turned_glyph_leans():
+    scan = np.zeros((8, 8), np.float32)
+    scan[:, 3:5] = 1
+    upright, turned, slanted = (glyph(scan, 80, **kwargs) >= 0.5 for kwargs in ({}, dict(turn=0.2), dict(slant=0.2)))
+    for leaning in (turned, slanted):
+        top, bottom = (np.flatnonzero(leaning[row]).mean() for row in (10, -10))
+        # A tangent of 0.2 over the rows between the two, to either side.
+        assert abs(top - bottom) == pytest.approx(0.2 * (len(leaning) - 20), rel=0.15)
+    assert np.flatnonzero(upright[10]).mean() == np.flatnonzero(upright[-10]).mean()
+
+
+@pytest.mark.parametrize('dark', [True, False])
+def test_dark_ink_is_darker_than_its_canvas(dark):
+    scans, rng = Scans.load('train'), np.random.default_rng(0)
+    settings = replace(SMALL, max_digits=1, dark_ink=dark)
+    darker = []
+    for _ in range(20):
+        scene = draw_scene(rng, scans, settings)
+        darker.append(scene.image[scene.masks[0]].mean() < scene.image[~scene.masks[0]].mean())
+    assert all(darker) is dark and any(darker)
+
+
 def test_run_lengths_against_a_walk_over_the_pixels():
     rng = np.random.default_rng(0)
     masks = [rng.random((5, 7)) < 0.5 for _ in range(5)] + [np.zeros((3, 4), bool), np.ones((3, 4), bool)]

@@ -26,6 +26,8 @@ HELP = {
     'stroke_level': 'ink of the enlarged scan at which a stroke begins; lower is bolder',
     'min_visible': 'share of its strokes that every digit keeps visible',
     'val_share': 'share of the scans that only val draws from',
+    'variation': 'how much scans are turned, slanted, made bolder or thinner in train, 0 to 1',
+    'dark_ink': 'strokes darker than the canvas',
 }
 
 
@@ -39,9 +41,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('root', type=Path, help='folder of the data set')
     for field in fields(DigitsSettings):
         kind = type(field.default)
+        reading = dict(action=argparse.BooleanOptionalAction) if kind is bool else dict(type=kind)
         defaults = ', '.join(f'{task} {getattr(TASK_SETTINGS[task], field.name)}' for task in sorted(TASK_SETTINGS))
         flag = '--' + field.name.replace('_', '-')
-        parser.add_argument(flag, type=kind, help=f'{HELP[field.name]} (default: {defaults})')
+        parser.add_argument(flag, **reading, help=f'{HELP[field.name]} (default: {defaults})')
     return parser.parse_args()
 
 
