@@ -7,12 +7,12 @@ slows the machine down slows both. Reported are the median ratio and a bootstrap
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 from mmlightvit.errors import UserError
+from mmlightvit.models.backbones import LightViT
 
 DTYPES: Mapping[str, torch.dtype] = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MODES = ('inference', 'training')
@@ -34,7 +36,8 @@ class Case:
     """What is timed.
 
     Attributes:
-        mode: ``'inference'``, or ``'training'``: forward, backward and clearing of gradients.
+        mode: ``'inference'``, or ``'training'``: forward, backward and clearing of gradients,
+            without an optimizer.
         form: ``'eager'``, ``'compiled'`` (torch.compile), or ``'graph'`` (a replayed CUDA graph, inference only).
         dtype: ``'float32'``, or ``'bf16'`` or ``'fp16'``: cast weights in inference, autocast in training.
         device: A torch device, such as ``'cpu'`` or ``'cuda'``.
@@ -61,7 +64,13 @@ class Case:
                 raise UserError(f'{name}: expected one of {", ".join(known)}, got {value!r}')
         if min(self.batch, self.height, self.width) < 1:
             raise UserError(f'batch and size: expected at least 1, got {self.batch}, {self.height}x{self.width}')
-        if self.form == 'graph' and (self.mode != 'inference' or torch.device(self.device).type != 'cuda'):
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise UserError(f'device: expected a torch device such as cpu or cuda, got {self.device!r}') from error
+        if device.type == 'cuda' and not torch.cuda.is_available():
+            raise UserError(f'device {self.device}: no GPU is visible; use cpu')
+        if self.form == 'graph' and (self.mode != 'inference' or device.type != 'cuda'):
             raise UserError('form graph: expected inference on a CUDA device; use eager or compiled here')
 
     def __str__(self) -> str:
@@ -78,7 +87,7 @@ class Timing:
         seconds: Seconds per step, one entry per round.
         ratios: The first model's seconds over this model's, round by round: above 1 is faster than the first.
         peak_bytes: Most memory in use during a step beyond what was in use before it; on a CPU the growth of the
-            resident set, which memory kept by the allocator hides. None where it cannot be told.
+            resident set. None where it cannot be told.
     """
 
     name: str
@@ -149,19 +158,21 @@ def compare(
         raise UserError(f'rounds: expected at least 1, got {rounds}')
     steps, repeats, peaks = {}, {}, {}
     cases = {name: replace(case, form=forms.get(name, case.form)) for name in models}
+    if 'compiled' in {each.form for each in cases.values()}:
+        # Earlier cases do not count against torch's limit of graphs, beyond which it would go on uncompiled.
+        torch._dynamo.reset()
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     for name, model in models.items():
         _say(progress, f'{cases[name]}: preparing {name}')
-        with _context(case):
-            steps[name] = _step(model, cases[name])
-            steps[name]()
-            _sync(case)
-            repeats[name] = max(1, int(seconds / _time(steps[name], 1, case)))
-            peaks[name] = _peak_memory(steps[name], case)
+        steps[name] = _step(model, cases[name])
+        steps[name]()
+        _sync(case)
+        repeats[name] = max(1, int(seconds / _time(steps[name], 1, case)))
+        peaks[name] = _peak_memory(steps[name], cases[name])
     times: dict[str, list[float]] = {name: [] for name in models}
     for i in range(rounds):
         for name in list(models) if i % 2 == 0 else reversed(list(models)):
-            with _context(case):
-                times[name].append(_time(steps[name], repeats[name], case))
+            times[name].append(_time(steps[name], repeats[name], case))
         _say(progress, f'{case}: round {i + 1} of {rounds}')
     first = times[next(iter(models))]
     return [
@@ -171,15 +182,21 @@ def compare(
 
 
 def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, float]:
-    """Median seconds of the stem and of each stage in an eager forward pass.
+    """Median seconds of the stem and of each stage, numbered from 1, inside an eager forward pass.
 
     Args:
-        backbone: A ``LightViT``.
+        backbone: A ``LightViT`` that is not compiled; it is moved and cast in place.
         case: Its device, dtype, batch and size are used.
-        rounds: Forward passes, >= 1.
+        rounds: Forward passes that are timed, >= 1, after two that are not.
+
+    Raises:
+        UserError: The model is another one.
     """
-    parts: dict[str, Any] = {'stem': backbone.patch_embed}
-    parts.update({f'stage {i}': stage for i, stage in enumerate(backbone.stages)})  # type: ignore[arg-type]
+    if not isinstance(backbone, LightViT):
+        raise UserError(f'stages: expected a LightViT, got a {type(backbone).__name__}')
+    case = replace(case, form='eager', mode='inference')
+    parts: dict[str, nn.Module] = {'stem': backbone.patch_embed}
+    parts.update({f'stage {i + 1}': stage for i, stage in enumerate(backbone.stages)})
     starts: dict[str, float] = {}
     times: dict[str, list[float]] = {name: [] for name in parts}
 
@@ -196,14 +213,13 @@ def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, 
         handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
         handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
     try:
-        with _context(case):
-            step = _step(backbone, case)
-            for _ in range(rounds + 1):
-                step()
+        step = _step(backbone, case)
+        for _ in range(rounds + 2):
+            step()
     finally:
         for handle in handles:
             handle.remove()
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: statistics.median(values[2:]) for name, values in times.items()}
 
 
 @dataclass(frozen=True)
@@ -283,53 +299,55 @@ def _time(step: Callable[[], Any], repeats: int, case: Case) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-@contextmanager
-def _context(case: Case) -> Iterator[None]:
-    is_training = case.mode == 'training'
-    autocast = is_training and case.dtype != 'float32'
-    device = torch.device(case.device).type
-    with (
-        nullcontext() if is_training else torch.inference_mode(),
-        torch.autocast(device, DTYPES[case.dtype], enabled=autocast) if autocast else nullcontext(),
-    ):
-        yield
-
-
 def _step(model: nn.Module, case: Case) -> Callable[[], Any]:
     """One call of it is one step of the case."""
     is_training = case.mode == 'training'
     dtype = torch.float32 if is_training else DTYPES[case.dtype]
+    if model._compiled_call_impl is not None:
+        raise UserError('models that were compiled cannot be timed again: build them anew for each case')
     model.to(device=case.device, dtype=dtype).train(is_training)
     if case.form == 'compiled':
-        # In place; a LightViT inside has its own way, with one graph for all sizes of a kind, which is not timed
-        # here: every model of a case is compiled alike, for its one size.
-        model.compile(dynamic=False)
-    elif model._compiled_call_impl is not None:
-        raise UserError('models that were compiled cannot be timed eagerly again: build them anew for each case')
+        # One graph of the whole model for its one size, for every model alike. The switch of our backbone, with
+        # graphs for all sizes, is another thing.
+        nn.Module.compile(model, dynamic=False)
     image = torch.randn(case.batch, 3, case.height, case.width, device=case.device, dtype=dtype)
     if case.form == 'graph':
         return _capture(model, image)
-    if not is_training:
-        return lambda: model(image)
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model(image)
 
     def train() -> None:
-        sum(out.float().mean() for out in _tensors(model(image))).backward()  # type: ignore[union-attr]
+        # As in training: the casts of the weights belong to each step.
+        with torch.autocast(image.device.type, DTYPES[case.dtype], enabled=case.dtype != 'float32'):
+            outputs = _tensors(model(image))
+        sum(out.float().mean() for out in outputs).backward()  # type: ignore[union-attr]
         model.zero_grad(set_to_none=True)
 
-    return train
+    return train if is_training else infer
 
 
+@torch.inference_mode()
 def _capture(model: nn.Module, image: Tensor) -> Callable[[], Any]:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            model(image)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        model(image)
-    return graph.replay
+    """A CUDA graph of the forward pass; the step keeps what the graph reads and writes alive."""
+    with torch.cuda.device(image.device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                model(image)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = model(image)
+    tensors = (image, outputs)
+
+    def replay() -> tuple:
+        graph.replay()
+        return tensors
+
+    return replay
 
 
 def _tensors(outputs: Any) -> Sequence[Tensor]:
@@ -337,7 +355,9 @@ def _tensors(outputs: Any) -> Sequence[Tensor]:
 
 
 def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
-    """Bytes in use at most during a step, beyond those before it."""
+    """Bytes in use at most during a step, beyond those before it; None where it cannot be told."""
+    if case.form == 'graph':
+        return None  # its memory was taken when it was captured
     gc.collect()
     if torch.device(case.device).type == 'cuda':
         torch.cuda.reset_peak_memory_stats(case.device)
@@ -346,8 +366,9 @@ def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
         _sync(case)
         return torch.cuda.max_memory_allocated(case.device) - before
     status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
-    if not (status.is_file() and reset.is_file()):
+    if not (status.is_file() and reset.is_file() and hasattr(ctypes.CDLL(None), 'malloc_trim')):
         return None
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps would hide what the step takes
     reset.write_text('5')  # sets the high-water mark back to what is resident now
     before = _status(status, 'VmRSS')
     step()
@@ -357,6 +378,18 @@ def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
 def _status(path: Path, field: str) -> int:
     lines = path.read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f'{field}:'))
+
+
+def speed_line(timings: Sequence[Timing], ours: str) -> str:
+    """How fast one model of a case is compared with each of the others, in a sentence; above 1 is faster."""
+    own = next(timing for timing in timings if timing.name == ours)
+    parts = []
+    for other in timings:
+        if other is not own:
+            ratios = [theirs / mine for theirs, mine in zip(other.seconds, own.seconds)]
+            low, high = bootstrap_interval(ratios)
+            parts.append(f'{other.name} ({other.case.form}) {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})')
+    return f'{own.case}: {ours} is faster than ' + ', '.join(parts) + ' times' if parts else ''
 
 
 _HEADERS = (
@@ -387,8 +420,11 @@ def floor_line(model: nn.Module, timing: Timing, machine: Machine) -> str:
     if case.mode == 'training':
         return f'{case}: {rates}; the roofline is counted for inference only'
     counted = count(model, (case.height, case.width), DTYPES[case.dtype])
-    floor = machine.floor(case.batch * counted.macs, case.batch * counted.bytes)
+    weights = sum(p.numel() for p in model.parameters()) * DTYPES[case.dtype].itemsize
+    per_image = max(counted.bytes - weights, 0)
+    floor = machine.floor(case.batch * counted.macs, weights + case.batch * per_image)
     return (
-        f'{case}: {counted.macs / 1e9:.3f} G multiply-adds and {counted.bytes / 1e6:.0f} MB per image; {rates}: '
+        f'{case}: {counted.macs / 1e9:.3f} G multiply-adds per image, {weights / 1e6:.0f} MB of weights, and '
+        f'{per_image / 1e6:.0f} MB that our operators read and write per image; {rates}: '
         f'floor {1e3 * floor:.2f} ms, reached {100 * floor / timing.median:.0f} %'
     )

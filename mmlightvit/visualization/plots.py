@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import csv
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlightvit.analysis.benchmark import Case, time_stages
 from mmlightvit.analysis.counting import Count
 from mmlightvit.analysis.paper import PaperRow, table_3
 from mmlightvit.errors import UserError
@@ -200,36 +199,11 @@ def measure_stages(
         device: Where to run.
         runs: Timed runs after two that are not timed, >= 1; the median counts.
     """
-    backbone = backbone.to(device).eval()
-    stages: Any = backbone.stages
-    parts = {'stem': backbone.patch_embed} | {f'stage {i + 1}': stage for i, stage in enumerate(stages)}
-    names = {'stem': 'patch_embed'} | {f'stage {i + 1}': f'stages.{i}' for i in range(len(stages))}
-    started: dict[str, float] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-
-    def now() -> float:
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    def enter(name: str) -> Any:
-        return lambda *_: started.__setitem__(name, now())
-
-    def leave(name: str) -> Any:
-        return lambda *_: seconds[name].append(now() - started[name])
-
-    handles = [part.register_forward_pre_hook(enter(name)) for name, part in parts.items()]
-    handles += [part.register_forward_hook(leave(name)) for name, part in parts.items()]
-    image = torch.randn(batch_size, 3, *count.shape, device=device)
-    try:
-        for _ in range(runs + 2):
-            backbone(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    case = Case(device=str(device), batch=batch_size, height=count.shape[0], width=count.shape[1])
+    names = {'stem': 'patch_embed'} | {f'stage {i + 1}': f'stages.{i}' for i in range(backbone.num_stages)}
     return [
-        StageSpeed(name, count.module(prefix + names[name]).macs, statistics.median(times[2:]) / batch_size)
-        for name, times in seconds.items()
+        StageSpeed(name, count.module(prefix + names[name]).macs, seconds / batch_size)
+        for name, seconds in time_stages(backbone, case, runs).items()
     ]
 
 

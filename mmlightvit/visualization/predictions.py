@@ -45,7 +45,7 @@ def predict(cfg: Config, checkpoint: str, count: int) -> tuple[list[Any], Sequen
         raise UserError(f'number of images: expected at least 1, got {count}')
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    model = build_model(cfg)
+    model: Any = build_model(cfg)
     load_into(model, checkpoint)
     model.eval()
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)

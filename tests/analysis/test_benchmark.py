@@ -45,6 +45,37 @@ def test_ratio_of_known_times(mode):
     assert all(model.scale.grad is None for model in models.values())
 
 
+def test_casts_belong_to_each_training_step():
+    casts = []
+
+    class Linear(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            casts.append(out.dtype)
+            return out
+
+    model = nn.Sequential(nn.Flatten(), Linear(48, 2))
+    step = benchmark._step(model, benchmark.Case(mode='training', dtype='bf16', height=4, width=4))
+    counts = []
+    for _ in range(2):
+        with torch.profiler.profile() as profile:
+            step()
+        counts.append(sum(event.count for event in profile.key_averages() if event.key == 'aten::_to_copy'))
+    assert casts == [torch.bfloat16] * 2 and counts[0] == counts[1] > 0
+
+
+def test_peak_memory_is_that_of_the_step():
+    class Large(nn.Module):
+        def forward(self, image):
+            return torch.ones(32, 2**20).sum()
+
+    case = benchmark.Case(height=8, width=8)
+    (timing,) = benchmark.compare(dict(large=Large()), case, 1, 0.0, progress=False)
+    if timing.peak_bytes is None:
+        pytest.skip('the system does not tell the peak memory of a process')
+    assert 0.9 * 2**27 < timing.peak_bytes < 1.3 * 2**27
+
+
 def test_models_take_turns_in_both_directions():
     order = []
 
@@ -71,13 +102,14 @@ def test_interval_of_the_median():
     assert benchmark.bootstrap_interval([3.0]) == (3.0, 3.0)
 
 
-def test_one_model_in_another_form():
+def test_one_model_in_another_form(monkeypatch):
     models = dict(reference=LightViT('test'), mmlightvit=LightViT('test'))
     compiled = []
-    models['mmlightvit'].compile = lambda **kwargs: compiled.append(kwargs)  # type: ignore[method-assign]
+    monkeypatch.setattr(nn.Module, 'compile', lambda model, **kwargs: compiled.append((model, kwargs)))
     case = benchmark.Case(form='compiled', height=32, width=32)
     timings = benchmark.compare(models, case, 1, 0.0, forms=dict(reference='eager'), progress=False)
-    assert [timing.case.form for timing in timings] == ['eager', 'compiled'] and len(compiled) == 1
+    assert [timing.case.form for timing in timings] == ['eager', 'compiled']
+    assert compiled == [(models['mmlightvit'], dict(dynamic=False))]
 
 
 @pytest.mark.parametrize('wrong, message', [
@@ -94,7 +126,7 @@ def test_cases_that_do_not_exist(wrong, message):
 def test_stages_are_timed_one_by_one():
     backbone = LightViT('test')
     times = benchmark.time_stages(backbone, benchmark.Case(height=64, width=64), rounds=2)
-    assert list(times) == ['stem', 'stage 0', 'stage 1', 'stage 2'] and min(times.values()) > 0
+    assert list(times) == ['stem', 'stage 1', 'stage 2', 'stage 3'] and min(times.values()) > 0
     assert not backbone.patch_embed._forward_hooks
 
 
@@ -115,8 +147,9 @@ QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
 def test_tool_against_the_plain_form(repo, tmp_path):
     files = [tmp_path / name for name in ('t.csv', 't.md', 't.png')]
     done = tool(
-        repo, 'test', '--reference', 'tests/oracles.py:PlainLightViT', '--mode', 'inference', 'training', '--batch', 1, 2,
-        '--dtype', 'float32', 'bf16', '--stages', *QUICK, '--csv', files[0], '--markdown', files[1], '--plot', files[2],
+        repo, 'test', '--reference', 'tests/oracles.py:PlainLightViT', '--mode', 'inference', 'training',
+        '--batch', 1, 2, '--dtype', 'float32', 'bf16', '--stages', *QUICK, '--csv', files[0],
+        '--markdown', files[1], '--plot', files[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(files[0].open()))
@@ -125,8 +158,9 @@ def test_tool_against_the_plain_form(repo, tmp_path):
         (mode, dtype, batch) for mode in benchmark.MODES for dtype in ('float32', 'bf16') for batch in '12'
     }
     assert all(float(row['images/s']) > 0 and float(row['ratio']) > 0 for row in rows)
+    assert 'mmlightvit is faster than reference (eager)' in done.stdout
     assert 'torch' in files[1].read_text() and files[2].stat().st_size > 1000
-    assert done.stdout.count('floor') == 4 and done.stdout.count('stage 2') == 8
+    assert done.stdout.count('floor') == 4 and done.stdout.count('stage 3') == 8
     assert 'round 2 of 2' in done.stderr
 
 
@@ -139,6 +173,16 @@ def test_tool_with_a_config(repo, config):
     assert 'mmlightvit' in done.stdout and 'reached' in done.stdout
 
 
+def test_sizes_with_batches_of_their_own(repo, tmp_path):
+    done = tool(
+        repo, 'test', *QUICK[2:], '--size', '4x32x32', '1x64x64', '64x32', '--batch', 2, '--csv', tmp_path / 't'
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(row['batch'], row['size']) for row in csv.DictReader((tmp_path / 't').open())] == [
+        ('4', '32x32'), ('1', '64x64'), ('2', '64x32'),
+    ]  # fmt: skip
+
+
 def test_tool_against_a_peer(repo):
     pytest.importorskip('timm')
     done = tool(repo, 'tiny', '--against', 'pvt_v2_b0', *QUICK)
@@ -147,9 +191,12 @@ def test_tool_against_a_peer(repo):
 
 
 @pytest.mark.parametrize('args, message', [
-    (('--size', '64'), "--size: expected HEIGHTxWIDTH in pixels such as 224x224, got '64'"),
+    (('--size', '64'), "--size: expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH such as 224x224, got '64'"),
     (('--reference', 'no.py:Model'), "expected FILE.py:CLASS with an existing file, got 'no.py:Model'"),
     (('--reference-form', 'eager'), '--reference-form: expected together with --reference FILE.py:CLASS'),
+    (('--device', 'cuda'), 'device cuda: no GPU is visible; use cpu'),
+    (('--device', 'gpu'), "device: expected a torch device such as cpu or cuda, got 'gpu'"),
+    (('--csv', 'no/such/folder/t.csv'), 'does not exist'),
     (('--form', 'graph'), 'form graph: expected inference on a CUDA device'),
 ])  # fmt: skip
 def test_tool_says_what_is_wrong(repo, args, message):

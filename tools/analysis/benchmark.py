@@ -12,6 +12,7 @@ import argparse
 import copy
 import importlib.util
 import itertools
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,19 +34,37 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--classifier', action='store_true', help='with the classification head (1000 classes); implied by --against'
     )
-    parser.add_argument('--mode', nargs='+', default=['inference'], help='inference, training (default inference)')
-    parser.add_argument('--form', nargs='+', default=['eager'], help='eager, compiled, graph (default eager)')
+    parser.add_argument(
+        '--mode',
+        nargs='+',
+        default=['inference'],
+        help='inference, or training: forward, backward, gradients cleared, no optimizer (default inference)',
+    )
+    parser.add_argument(
+        '--form',
+        nargs='+',
+        default=['eager'],
+        help='eager, compiled (one graph for one size), graph (CUDA graph replayed) (default eager)',
+    )
     parser.add_argument('--dtype', nargs='+', default=['float32'], help='float32, bf16, fp16 (default float32)')
     parser.add_argument('--device', default='cpu', help='torch device (default cpu)')
     parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images per step (default 1)')
-    parser.add_argument('--size', nargs='+', default=['224x224'], metavar='HxW', help='pixels (default 224x224)')
+    parser.add_argument(
+        '--size',
+        nargs='+',
+        default=['224x224'],
+        metavar='HxW',
+        help='pixels, or images and pixels such as 9x448x448 (default 224x224)',
+    )
     parser.add_argument('--rounds', type=int, default=15, help='paired rounds (default 15)')
     parser.add_argument('--seconds', type=float, default=0.3, help='per model and round (default 0.3)')
     parser.add_argument('--threads', type=int, help="CPU threads (default torch's)")
-    parser.add_argument('--stages', action='store_true', help='also the stem and each stage of the model')
-    parser.add_argument('--csv', metavar='FILE', help='write the table as CSV')
-    parser.add_argument('--markdown', metavar='FILE', help='write the table as Markdown')
-    parser.add_argument('--plot', metavar='FILE', help='write a picture of the ratios')
+    parser.add_argument(
+        '--stages', action='store_true', help='also the stem and each stage of the model, forward and eager'
+    )
+    parser.add_argument('--csv', type=Path, metavar='FILE', help='write the table as CSV')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table as Markdown')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='write a picture of the ratios')
     return parser.parse_args()
 
 
@@ -62,41 +81,54 @@ def main() -> None:
     if args.reference_form and not args.reference:
         raise UserError('--reference-form: expected together with --reference FILE.py:CLASS')
     cases = [
-        benchmark.Case(mode, form, dtype, args.device, batch, *parse_size(size))
-        for size, mode, form, dtype, batch in itertools.product(args.size, args.mode, args.form, args.dtype, args.batch)
+        benchmark.Case(mode, form, dtype, args.device, *images)
+        for mode, form, dtype, images in itertools.product(args.mode, args.form, args.dtype, parse_images(args))
     ]
+    for option in ('csv', 'markdown', 'plot'):
+        path = getattr(args, option)
+        if path is not None and not path.resolve().parent.is_dir():
+            raise UserError(f'--{option}: the folder {path.resolve().parent} does not exist')
     timings, lines = [], []
     for case in cases:
-        models, backbone = build(args)
+        models, _ = build(args)
         forms = {'reference': args.reference_form} if args.reference_form else {}
         measured = benchmark.compare(models, case, args.rounds, args.seconds, forms)
         timings += measured
+        lines += filter(None, [benchmark.speed_line(measured, 'mmlightvit')])
         ours = next(timing for timing in measured if timing.name == 'mmlightvit')
         lines.append(benchmark.floor_line(build(args)[0]['mmlightvit'], ours, benchmark.Machine.measure(case)))
         if args.stages:
-            stages = benchmark.time_stages(backbone, case, args.rounds)
-            lines.append(f'{case}: ' + ', '.join(f'{name} {1e3 * value:.2f} ms' for name, value in stages.items()))
+            stages = benchmark.time_stages(build(args)[1], case, args.rounds)
+            lines.append(
+                f'{case}: forward, eager: '
+                + ', '.join(f'{name} {1e3 * value:.2f} ms' for name, value in stages.items())
+            )
     headers, rows = benchmark.cells(timings)
     title = benchmark.environment(args.device)
     print(render(headers, rows, 'terminal', title), end='')
     print('\n'.join(lines))
-    command = 'python tools/analysis/benchmark.py ' + ' '.join(sys.argv[1:])
+    command = 'python tools/analysis/benchmark.py ' + shlex.join(sys.argv[1:])
     if args.csv:
-        Path(args.csv).write_text(render(headers, rows, 'csv'))
+        args.csv.write_text(render(headers, rows, 'csv'))
     if args.markdown:
         text = render(headers, rows, 'markdown', title)
-        Path(args.markdown).write_text(
+        args.markdown.write_text(
             f'{text}\n' + '\n'.join(f'- {line.strip()}' for line in [*lines, f'`{command}`']) + '\n'
         )
     if args.plot:
         benchmark.plot(timings, args.plot)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition('x')
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UserError(f'--size: expected HEIGHTxWIDTH in pixels such as 224x224, got {text!r}')
-    return int(height), int(width)
+def parse_images(args: argparse.Namespace) -> list[tuple[int, int, int]]:
+    """Batch, height and width of each case: a size with a batch of its own, or with each of ``--batch``."""
+    images = []
+    for text in args.size:
+        numbers = text.split('x')
+        if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+            raise UserError(f'--size: expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH such as 224x224, got {text!r}')
+        *own, height, width = map(int, numbers)
+        images += [(batch, height, width) for batch in own or args.batch]
+    return images
 
 
 def build(args: argparse.Namespace) -> tuple[dict, 'object']:
@@ -133,11 +165,16 @@ def build_from_config(args: argparse.Namespace) -> tuple[dict, 'object']:
     from mmlightvit.analysis.counting import build_model, task_of
     from mmlightvit.engine.entry import load_config
 
-    if args.reference:
-        raise UserError('--reference: expected with an arch (tiny, small, base), not with a config')
+    if args.reference or args.classifier:
+        raise UserError('--reference, --classifier: expected with an arch (tiny, small, base), not with a config')
     model = build_model(load_config(args.model))
     is_classifier = task_of(model) == 'classifier'
-    ours = nn.Sequential(model.backbone, model.head) if is_classifier else model.backbone
+    if args.against and not is_classifier:
+        raise UserError('--against: timm models are classifiers; expected an arch or the config of a classifier')
+    parts = (
+        [part for part in (model.backbone, getattr(model, 'neck', None), model.head) if part] if is_classifier else []
+    )
+    ours = nn.Sequential(*parts) if parts else model.backbone
     return {'mmlightvit': ours, **peers(args.against)}, model.backbone
 
 

@@ -126,10 +126,7 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
 def _is_watched(x: Tensor) -> bool:
     """Whether a compiler, a tracer or a mode that looks at operators, such as a FLOP counter, is at work."""
     return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or x.is_meta
-        or _get_current_dispatch_mode() is not None
+        torch.compiler.is_compiling() or torch.jit.is_tracing() or x.is_meta or _get_current_dispatch_mode() is not None
     )
 
 
