@@ -90,7 +90,7 @@ demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, th
 	$(call run_demo,classification,lightvit_digits,epoch_8.pth)
 
 demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way
-	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1250.pth)
+	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1000.pth)
 
 demo-all: demo-detection demo-classification demo-segmentation ## All three
 

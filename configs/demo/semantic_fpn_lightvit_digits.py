@@ -10,7 +10,7 @@ _base_ = [
 width = 64
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
-    data_preprocessor=dict(size=(128, 128)),
+    data_preprocessor=dict(size=(64, 64)),
     pretrained=None,
     backbone=_base_.lightvit_digits,
     neck=dict(
@@ -47,7 +47,7 @@ train_pipeline = [
 ]
 test_pipeline = train_pipeline
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=32,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
@@ -76,7 +76,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-max_iters = 1250
+max_iters = 1000
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, T_max=max_iters, by_epoch=False),
@@ -84,6 +85,6 @@ param_scheduler = [
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=8)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=max_iters, save_best=None))
+auto_scale_lr = dict(enable=False, base_batch_size=32)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters, save_best=None))
 randomness = dict(seed=0)

@@ -96,11 +96,21 @@ class DigitsSettings:
             raise UserError(f'digits settings: expected {"; ".join(broken)}, got {self}')
 
 
-#: What each demo trains on. A classifier sees one digit that fills most of a small canvas.
+#: What each demo trains on. Smaller canvases teach what the digits are with fewer pixels; the detector alone looks for
+#: them on larger ones.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
         'detection': DigitsSettings(num_train=1800),
-        'segmentation': DigitsSettings(num_train=1800),
+        'segmentation': DigitsSettings(
+            image_size=64,
+            num_train=6000,
+            max_digits=2,
+            min_height=36,
+            max_height=56,
+            stroke_level=0.35,
+            variation=1.0,
+            dark_ink=True,
+        ),
         'classification': DigitsSettings(
             image_size=32,
             num_train=12000,
