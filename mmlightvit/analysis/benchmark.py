@@ -161,7 +161,8 @@ def compare(
     if 'compiled' in {each.form for each in cases.values()}:
         # Earlier cases do not count against torch's limit of graphs, beyond which it would go on uncompiled.
         torch._dynamo.reset()
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        if hasattr(torch._dynamo.config, 'fail_on_recompile_limit_hit'):  # since torch 2.7
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
     for name, model in models.items():
         _say(progress, f'{cases[name]}: preparing {name}')
         steps[name] = _step(model, cases[name])

@@ -41,8 +41,8 @@ UNREADABLE = (
 )
 
 
-#: Before torch 2.6 nothing can be added to the list, and the reader of the formats before the zip format can be made
-#: to execute code in spite of it (CVE-2025-32434).
+#: Before torch 2.6 nothing can be added to the list, and torch.load can be made to execute code in spite of it
+#: (CVE-2025-32434): by the formats before the zip format, and by a TorchScript program, which it hands on unasked.
 _IS_CURRENT = digit_version(torch.__version__) >= digit_version('2.6.0')
 _ZIP_START = b'PK\x03\x04'  # what torch, too, tells the zip format by
 
@@ -60,13 +60,20 @@ def load(file: BinaryIO, map_location: Any) -> Any:
 
     Raises:
         RefusedError: The file names a function or class that is not listed; the message names it.
-        UNREADABLE: The file is damaged; or it is not of the zip format, and torch is older than 2.6.
+        UNREADABLE: The file is damaged; or torch is older than 2.6 and the file is a
+            TorchScript program or not of the zip format.
     """
     if not _IS_CURRENT:
         start = file.read(len(_ZIP_START))
         file.seek(0)
         if start != _ZIP_START:
             raise ValueError("torch before 2.6 reads nothing safely but torch's zip format, which this file has not")
+        # By torch's own reader, so that both see the same archive.
+        with torch.serialization._open_zipfile_reader(file) as archive:
+            is_program = 'constants.pkl' in archive.get_all_records()
+        file.seek(0)
+        if is_program:
+            raise ValueError('it is a TorchScript program')
     with warnings.catch_warnings():
         # Remarks on the pickle protocol and on typed storages, which are no concern of the person who loads a file.
         warnings.simplefilter('ignore')

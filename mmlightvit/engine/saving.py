@@ -217,7 +217,9 @@ def checkpoint_dir(work_dir: str, default_hooks: Mapping[str, Any] | None) -> st
     work_dir = os.path.abspath(work_dir)
     hook = (default_hooks or {}).get('checkpoint')
     out_dir = hook.get('out_dir') if isinstance(hook, Mapping) else getattr(hook, 'out_dir', None)
-    return os.path.join(out_dir, os.path.basename(work_dir)) if out_dir else work_dir
+    if not out_dir or out_dir == work_dir:  # as MMEngine's hook decides
+        return work_dir
+    return os.path.join(out_dir, os.path.basename(work_dir))
 
 
 class Found(NamedTuple):

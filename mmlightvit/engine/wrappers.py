@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper as _AmpOptimWrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from ..errors import UserError
+from ..errors import CommonError
 from ..registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
 from .bfloat16 import complete_bfloat16
 from .nonfinite import NonFiniteGuard
@@ -72,7 +72,7 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
 
     Raises:
         ValueError: ``dtype`` is none of these.
-        UserError: float16 on the CPU.
+        CommonError: float16 on the CPU.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
         if dtype not in ('float16', 'bfloat16'):
             raise ValueError(f"dtype: expected 'float16', 'bfloat16' or None, got {dtype!r}")
         if on_cpu and dtype == 'float16':
-            raise UserError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
+            raise CommonError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
         if dtype == 'float16':
             if isinstance(loss_scale, int):  # MMEngine takes a float alone for a number
                 loss_scale = float(loss_scale)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_casts_belong_to_each_training_step():
     step = benchmark._step(model, benchmark.Case(mode='training', dtype='bf16', height=4, width=4))
     counts = []
     for _ in range(2):
-        with torch.profiler.profile() as profile:
+        with torch.profiler.profile(acc_events=True) as profile:
             step()
         counts.append(sum(event.count for event in profile.key_averages() if event.key == 'aten::_to_copy'))
     assert casts == [torch.bfloat16] * 2 and counts[0] == counts[1] > 0
@@ -136,9 +137,24 @@ def test_floor_is_the_slower_of_arithmetic_and_memory():
     assert machine.floor(macs=10**3, num_bytes=10**9) == pytest.approx(1.0)
 
 
+def test_floor_counts_the_weights_once():
+    model, machine = LightViT('test'), benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e18)
+    floors = {}
+    for batch in (1, 3, 17):
+        case = benchmark.Case(batch=batch, height=64, width=64)
+        line = benchmark.floor_line(model, benchmark.Timing('m', case, (1.0,), (1.0,), None), machine)
+        floors[batch] = float(re.search(r'floor ([\d.]+) ms', line)[1])
+    weights = 4e-6 * sum(p.numel() for p in model.parameters())  # ms at 1 GB/s
+    per_image = (floors[17] - floors[1]) / 16
+    assert floors[1] == pytest.approx(weights + per_image, abs=0.02)
+    assert floors[3] == pytest.approx(weights + 3 * per_image, abs=0.02)
+
+
 def tool(repo, *args):
+    """The tool in a process of its own that sees no GPU."""
     command = [sys.executable, 'tools/analysis/benchmark.py', *map(str, args)]
-    return subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=300, check=False)
+    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    return subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
@@ -152,7 +168,7 @@ def test_tool_against_the_plain_form(repo, tmp_path):
         '--markdown', files[1], '--plot', files[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader(files[0].open()))
+    rows = list(csv.DictReader(files[0].read_text().splitlines()))
     assert [row['model'] for row in rows] == ['reference', 'mmlightvit'] * 8
     assert {(row['mode'], row['dtype'], row['batch']) for row in rows} == {
         (mode, dtype, batch) for mode in benchmark.MODES for dtype in ('float32', 'bf16') for batch in '12'
@@ -178,7 +194,7 @@ def test_sizes_with_batches_of_their_own(repo, tmp_path):
         repo, 'test', *QUICK[2:], '--size', '4x32x32', '1x64x64', '64x32', '--batch', 2, '--csv', tmp_path / 't'
     )
     assert done.returncode == 0, done.stderr
-    assert [(row['batch'], row['size']) for row in csv.DictReader((tmp_path / 't').open())] == [
+    assert [(row['batch'], row['size']) for row in csv.DictReader((tmp_path / 't').read_text().splitlines())] == [
         ('4', '32x32'), ('1', '64x64'), ('2', '64x32'),
     ]  # fmt: skip
 

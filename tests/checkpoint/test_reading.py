@@ -201,7 +201,7 @@ def test_a_small_file_of_nested_tuples_is_read_at_once(tmp_path):
 
 
 def test_an_older_torch_reads_its_zip_format_alone(tmp_path, monkeypatch):
-    """CVE-2025-32434: there, the reader of the older formats can be made to execute code."""
+    """CVE-2025-32434: there, torch.load can be made to execute code by older formats and by TorchScript programs."""
     monkeypatch.setattr(restricted, '_IS_CURRENT', False)
     content = {'state_dict': {'weight': torch.ones(2)}}
     torch.save(content, tmp_path / 'zip.pth')
@@ -212,6 +212,13 @@ def test_an_older_torch_reads_its_zip_format_alone(tmp_path, monkeypatch):
     for name in ('legacy', 'tar'):
         with pytest.raises(UserError, match=rf"{name}\.pth: not a readable checkpoint.*torch's zip format"):
             read_checkpoint(tmp_path / f'{name}.pth')
+    with zipfile.ZipFile(tmp_path / 'zip.pth') as ours, zipfile.ZipFile(tmp_path / 'program.pth', 'w') as program:
+        for name in ours.namelist():
+            program.writestr(name, ours.read(name))
+        program.writestr(f'{ours.namelist()[0].split("/")[0]}/constants.pkl', b'')  # by this torch knows a program
+    monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('torch.load was called'))
+    with pytest.raises(UserError, match=r'program\.pth: not a readable checkpoint.*TorchScript program'):
+        read_checkpoint(tmp_path / 'program.pth')
 
 
 def cut(path, share):

@@ -172,6 +172,7 @@ def test_strays_are_removed(tmp_path):
         (dict(checkpoint=None), '/work/run'),
         (dict(checkpoint=dict(interval=1)), '/work/run'),
         (dict(checkpoint=dict(out_dir='/disk')), '/disk/run'),
+        (dict(checkpoint=dict(out_dir='/work/run')), '/work/run'),
         (dict(checkpoint=CheckpointHook()), '/work/run'),
         (dict(checkpoint=CheckpointHook(out_dir='/disk')), '/disk/run'),
     ],

@@ -149,8 +149,7 @@ def test_fused_kernels_are_used_where_they_should_be():
     assert 'aten::native_batch_norm' not in names
     with torch.profiler.profile(acc_events=True) as profile:
         fast(image)
-    names = {event.key for event in profile.key_averages() if event.key.startswith('mkldnn::')}
-    assert names == {'mkldnn::_linear_pointwise'}  # in training the convolution and GELU keep what backward needs
+    assert not [event.key for event in profile.key_averages() if event.key.startswith('mkldnn::')]
 
 
 def test_non_contiguous_images_and_channels_last_give_the_same():

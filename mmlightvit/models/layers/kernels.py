@@ -1,8 +1,9 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Faster ways to the same result: oneDNN's kernels on CPUs, and in inference derived tensors that are kept.
+"""What inference may do that training may not: keep derived tensors, and call fused CPU kernels.
 
-Nothing here changes a result beyond rounding, and everything here is left alone while the model is compiled, traced
-or exported: the compiler has fusions of its own, and an exported model must consist of public operators.
+Nothing here changes a result beyond rounding, and everything here is left alone while a gradient is recorded or
+while the model is compiled, traced, transformed or exported: the compiler has fusions of its own, and an exported
+model must consist of public operators.
 """
 
 from __future__ import annotations
@@ -57,56 +58,25 @@ class EvalCache:
 
 def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
     """``GELU(layer(x))``, exact; on a CPU in inference one oneDNN kernel."""
-    if not torch.is_grad_enabled() and _has_onednn(x, layer.weight) and _is_bare(layer):
+    if _has_onednn(x, layer.weight) and _is_bare(layer):
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'gelu', [], 'none')
-    return F.gelu(linear(layer, x))
+    return F.gelu(layer(x))
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)``; on a CPU by oneDNN, which is ahead of torch's default where the input is long."""
-    if not (_has_onednn(x, layer.weight) and _is_bare(layer)):
-        return layer(x)
-    if torch.is_grad_enabled():
-        return _OneDnnLinear.apply(x, layer.weight, layer.bias)
-    return _onednn_linear(x, layer.weight, layer.bias)
+    """``layer(x)``; on a CPU in inference by oneDNN, which is ahead of the default where the input is long."""
+    if _has_onednn(x, layer.weight) and _is_bare(layer):
+        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'none', [], '')
+    return layer(x)
 
 
 def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     """``GELU`` of the convolution ``conv`` with another weight and bias; on a CPU one oneDNN kernel."""
-    if not torch.is_grad_enabled() and _has_onednn(x, weight):
+    if _has_onednn(x, weight):
         return torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups, 'gelu', [], 'none'
         )
     return F.gelu(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
-
-
-class _OneDnnLinear(torch.autograd.Function):
-    """``F.linear`` and its gradients, the two products with the weight by oneDNN."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _onednn_linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, weight, _ = inputs
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = grad.flatten(0, -2)
-        grad_x = None
-        if needs_x:
-            # A gradient of the gradient needs public operators.
-            multiply = F.linear if torch.is_grad_enabled() else _onednn_linear
-            grad_x = multiply(grad, weight.t().contiguous(), None)
-        return grad_x, rows.t() @ x.flatten(0, -2) if needs_weight else None, rows.sum(0) if needs_bias else None
-
-
-def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
 
 
 def can_fold(layers: nn.Sequential) -> bool:
@@ -123,20 +93,21 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
     return conv.weight * scale.view(-1, 1, 1, 1).to(conv.weight.dtype), norm.bias - norm.running_mean * scale
 
 
-def _is_watched(x: Tensor) -> bool:
-    """Whether a compiler, a tracer or a mode that looks at operators, such as a FLOP counter, is at work."""
-    return (
-        torch.compiler.is_compiling() or torch.jit.is_tracing() or x.is_meta or _get_current_dispatch_mode() is not None
-    )
-
-
 def _is_plain_inference(x: Tensor) -> bool:
-    return not (torch.is_grad_enabled() or _is_watched(x))
+    """No gradient, compiler, tracer or transform, and no mode that watches operators, such as a FLOP counter."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or x.is_meta
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        not _is_watched(x)
+        _is_plain_inference(x)
         and x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
