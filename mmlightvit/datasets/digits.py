@@ -58,7 +58,7 @@ class DigitsSettings:
         val_share: Share of the scans that only val draws from, in (0, 1).
         variation: How much scans are varied in train, in [0, 1]; at 1 they are turned by up to 15 degrees, slanted by
             up to a quarter, and ``stroke_level`` changes by up to 0.15. Val has them as they are.
-        dark_ink: Whether strokes are darker than the canvas, as on paper; otherwise they are of any colour.
+        dark_ink: Whether strokes are on the whole darker than the canvas, as on paper; otherwise of any colour.
 
     Raises:
         UserError: A value is out of its range.
@@ -100,7 +100,7 @@ class DigitsSettings:
 #: them on larger ones.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
-        'detection': DigitsSettings(num_train=1800),
+        'detection': DigitsSettings(num_train=2000, dark_ink=True),
         'segmentation': DigitsSettings(
             image_size=64,
             num_train=6000,
