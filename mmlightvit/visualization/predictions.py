@@ -78,7 +78,9 @@ def contact_sheet(
     colours = np.array([colormaps['tab10' if len(classes) <= 10 else 'tab20'](i % 20)[:3] for i in range(len(classes))])
     columns = min(columns, len(samples))
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(columns * _TILE_INCHES, rows * (_TILE_INCHES + 0.25) + 0.4), layout='constrained')
+    # A label map stands beside its image, so such a tile is half as high as it is wide.
+    tile_height = _TILE_INCHES / (2 if 'pred_sem_seg' in samples[0] else 1)
+    figure = Figure(figsize=(columns * _TILE_INCHES, rows * (tile_height + 0.25) + 0.4), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
