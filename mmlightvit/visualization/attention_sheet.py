@@ -56,10 +56,10 @@ def to_pixels(values: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     rows, columns = values.shape
     if rows * stride < height or columns * stride < width:
         raise ValueError(f'a grid of {rows}x{columns} tokens of {stride} px does not cover {height}x{width} px')
-    # Beyond the border the map falls off a little, so that a peak in a border token lies at the token's centre, as it
-    # does elsewhere, and not anywhere between there and the edge.
+    # Beyond the border the map falls off by what nobody sees, so that a peak in a border token lies at the token's
+    # centre, as it does elsewhere, and not anywhere between there and the edge.
     ringed = F.pad(values[None, None], (1, 1, 1, 1), mode='replicate')
-    fall = torch.full_like(ringed, 0.9)
+    fall = torch.full_like(ringed, 0.9999)
     fall[..., 1:-1, 1:-1] = 1
     grown = F.interpolate(ringed * fall, scale_factor=stride, mode='bilinear', align_corners=False)
     return grown[0, 0, stride : stride + height, stride : stride + width]
