@@ -168,14 +168,14 @@ def test_strays_are_removed(tmp_path):
 @pytest.mark.parametrize(
     ('hooks', 'expected'),
     [
-        (None, '/work/run'),
-        (dict(checkpoint=None), '/work/run'),
-        (dict(checkpoint=dict(interval=1)), '/work/run'),
-        (dict(checkpoint=dict(out_dir='/disk')), '/disk/run'),
-        (dict(checkpoint=dict(out_dir='/work/run')), '/work/run'),
-        (dict(checkpoint=CheckpointHook()), '/work/run'),
-        (dict(checkpoint=CheckpointHook(out_dir='/disk')), '/disk/run'),
+        (None, '/runs/one'),
+        (dict(checkpoint=None), '/runs/one'),
+        (dict(checkpoint=dict(interval=1)), '/runs/one'),
+        (dict(checkpoint=dict(out_dir='/disk')), '/disk/one'),
+        (dict(checkpoint=dict(out_dir='/runs/one')), '/runs/one'),
+        (dict(checkpoint=CheckpointHook()), '/runs/one'),
+        (dict(checkpoint=CheckpointHook(out_dir='/disk')), '/disk/one'),
     ],
 )
 def test_where_checkpoints_are(hooks, expected):
-    assert checkpoint_dir('/work/run/', hooks) == expected
+    assert checkpoint_dir('/runs/one/', hooks) == expected
