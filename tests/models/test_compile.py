@@ -48,6 +48,26 @@ def test_two_graphs_per_stage_serve_all_sizes_in_inference():
     assert counter.frame_count == 2 * 3
 
 
+def test_compiling_the_whole_keeps_windows_and_kernels():
+    """torch.compile answers True when it is asked whether it exports, and exports pad in any case."""
+    eager = oracles.scramble(LightViT('test')).eval()
+    compiled, graphs = copy.deepcopy(eager), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    nn.Module.compile(compiled, backend=backend, dynamic=False, fullgraph=True)
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        close(compiled(image), eager(image), 1e-5)
+    called = [node.target for node in graphs[0].graph.nodes if node.op.startswith('call')]
+    assert torch.ops.mmlightvit.linear in called
+    assert 'new_ones' not in called  # the mask of the keys of a padded grid
+    assert called.count(torch.ops.mmlightvit.conv_gelu) == 4
+    assert torch.nn.functional.batch_norm not in called
+
+
 # Dynamo looks at the gradient of each input of a graph, and a stage's input is the output of another.
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')

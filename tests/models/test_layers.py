@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 
 import oracles
@@ -20,6 +21,7 @@ from mmlightvit.models.layers import (
     ResidualPatchMerging,
     TokenGrid,
     VanillaAttention,
+    kernels,
     window_partition,
     window_reverse,
 )
@@ -200,6 +202,13 @@ class TestEvalCache:
         attn.relative_position_bias_table.data = attn.relative_position_bias_table.data + 1
         torch.testing.assert_close(self.bias(attn), before + 1)
 
+    def test_sees_data_replaced_at_the_same_address(self, attn):
+        """Memory that was freed is given out again."""
+        before, table = self.bias(attn), attn.relative_position_bias_table
+        for step in (1.0, 2.0):
+            table.data = torch.full_like(table, step)
+        torch.testing.assert_close(self.bias(attn), torch.full_like(before, 2.0))
+
     def test_sees_a_write_that_torch_does_not_count_after_eval(self, attn):
         """An averaging hook swaps weights through ``.data`` before it calls ``eval()``."""
         before = self.bias(attn)
@@ -249,6 +258,52 @@ def test_hooks_of_a_linear_layer_are_run(form):
     handles.pop().remove()
     form(layer, x).sum().backward()
     assert seen == ['forward', 'backward', 'backward']
+
+
+class TestPackedWeights:
+    """oneDNN's layout of a weight may never be older than the weight."""
+
+    WRITES = dict(
+        in_place=lambda layer: layer.weight.add_(1),
+        loaded=lambda layer: layer.load_state_dict({'weight': layer.weight + 1, 'bias': layer.bias}),
+        replaced=lambda layer: setattr(layer.weight, 'data', layer.weight.data + 1),
+        new=lambda layer: setattr(layer, 'weight', nn.Parameter(layer.weight + 1)),
+    )
+
+    @pytest.mark.parametrize('form', [linear, linear_gelu])
+    @pytest.mark.parametrize('write', WRITES)
+    @torch.no_grad()
+    def test_see_a_write(self, form, write):
+        layer, x = nn.Linear(16, 8), torch.randn(5, 16)
+        form(layer, x)
+        self.WRITES[write](layer)
+        want = layer(x) if form is linear else nn.functional.gelu(layer(x))
+        torch.testing.assert_close(form(layer, x), want)
+
+    @pytest.mark.parametrize('module', [AggregatedAttention(8, 2, window=2), FFN(8, 2)])
+    @torch.no_grad()
+    def test_see_a_write_that_torch_does_not_count_after_eval(self, module):
+        arguments = (TokenGrid(2, 2, 2, True, None),) if isinstance(module, AggregatedAttention) else ()
+        x = torch.randn(1, 6, 8)
+        module.eval()(x, *arguments)
+        for parameter in module.parameters():
+            parameter.data.mul_(2)
+        want = copy.deepcopy(module)(x, *arguments)
+        torch.testing.assert_close(module.eval()(x, *arguments), want)
+
+    @torch.no_grad()
+    def test_are_used_and_go_with_the_layer(self):
+        gc.collect()
+        layer, x, before = nn.Linear(16, 8), torch.randn(5, 16), len(kernels._PACKED)
+        with torch.profiler.profile(acc_events=True) as profile:
+            for _ in range(3):
+                linear(layer, x)
+        calls = {event.key: event.count for event in profile.key_averages()}
+        assert calls['mkldnn::_reorder_linear_weight'] == 1
+        assert calls['mkldnn::_linear_pointwise'] == 3
+        del layer
+        gc.collect()
+        assert len(kernels._PACKED) == before
 
 
 def test_linear_layers_under_function_transforms():

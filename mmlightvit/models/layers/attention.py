@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import EvalCache, linear
+from .kernels import EvalCache, forget_packed, linear
 from .windows import TokenGrid
 
 
@@ -80,6 +80,7 @@ class AggregatedAttention(nn.Module):
 
     def train(self, mode: bool = True) -> AggregatedAttention:
         self._bias_cache.clear()
+        forget_packed(self)
         return super().train(mode)
 
     def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import linear, linear_gelu
+from .kernels import forget_packed, linear, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):
@@ -98,3 +98,7 @@ class FFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = linear(self.fc2, linear_gelu(self.fc1, x))
         return y if self.attn is None else self.attn(y)
+
+    def train(self, mode: bool = True) -> FFN:
+        forget_packed(self)
+        return super().train(mode)

@@ -2,8 +2,8 @@
 """What inference may do that training may not: keep derived tensors, and call fused CPU kernels.
 
 Nothing here changes a result beyond rounding, and everything here is left alone while a gradient is recorded or
-while the model is compiled, traced, transformed or exported: the compiler has fusions of its own, and an exported
-model must consist of public operators.
+while the model is traced, transformed or exported: an exported model must consist of public operators. A compiled
+model calls the same CPU kernels and leaves what is kept to the compiler.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 T = TypeVar('T')
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is at work. Before torch 2.7 no one can tell, and an export needs aligned sizes."""
+    # Not torch.compiler.is_exporting(), which torch.compile takes for true.
+    return getattr(torch.compiler, '_is_exporting_flag', False)
 
 
 class EvalCache:
@@ -28,7 +35,7 @@ class EvalCache:
     """
 
     def __init__(self) -> None:
-        self._entry: tuple[tuple, Any] | None = None
+        self._entry: tuple[tuple, Any, list[Tensor]] | None = None
 
     def __reduce__(self) -> tuple:
         return (EvalCache, ())
@@ -52,36 +59,110 @@ class EvalCache:
         key = (variant, *((s.data_ptr(), s._version, s.dtype, s.device) for s in sources))
         entry = self._entry  # read once: another thread may replace it
         if entry is None or entry[0] != key:
-            entry = self._entry = (key, compute())
+            # The memory is kept with it, or other data could come to lie at the same address.
+            entry = self._entry = (key, compute(), [s.detach() for s in sources])
         return entry[1]
 
 
 def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
     """``GELU(layer(x))``, exact; on a CPU in inference one oneDNN kernel."""
     if _has_onednn(x, layer.weight) and _is_bare(layer):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'gelu', [], 'none')
+        return _onednn_linear()(x, layer.weight, layer.bias, 'gelu')
     return F.gelu(layer(x))
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)``; on a CPU in inference by oneDNN, which is ahead of the default where the input is long."""
+    """``layer(x)``; on a CPU in inference by oneDNN with a weight in oneDNN's own layout."""
     if _has_onednn(x, layer.weight) and _is_bare(layer):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, 'none', [], '')
+        return _onednn_linear()(x, layer.weight, layer.bias, 'none')
     return layer(x)
 
 
 def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     """``GELU`` of the convolution ``conv`` with another weight and bias; on a CPU one oneDNN kernel."""
     if _has_onednn(x, weight):
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups, 'gelu', [], 'none'
-        )
+        run = torch.ops.mmlightvit.conv_gelu if torch.compiler.is_compiling() else _run_conv_gelu
+        assert not isinstance(conv.padding, str)
+        return run(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return F.gelu(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
+
+
+def forget_packed(module: nn.Module) -> None:
+    """Drop what :func:`linear` and :func:`linear_gelu` keep of a module's weights."""
+    for parameter in module.parameters():
+        _PACKED.pop(parameter, None)
+
+
+# The kernels, and the same as operators of our own: the compiler takes these as they are, where it would ask of
+# oneDNN's operators that their weights are constants.
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_PACKED = WeakTensorKeyDictionary()
+_LIBRARY = torch.library.Library('mmlightvit', 'FRAGMENT')
+_LIBRARY.define('linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor')
+_LIBRARY.define(
+    'conv_gelu(Tensor x, Tensor weight, Tensor bias, int[] stride, int[] padding, int[] dilation, int groups) -> Tensor'
+)
+
+
+def _onednn_linear() -> Callable[[Tensor, Tensor, Tensor | None, str], Tensor]:
+    return torch.ops.mmlightvit.linear if torch.compiler.is_compiling() else _run_linear
+
+
+@torch.library.impl(_LIBRARY, 'linear', 'CPU')
+def _run_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    algorithm = 'none' if activation == 'gelu' else ''
+    return torch.ops.mkldnn._linear_pointwise(x, _packed(weight), bias, activation, [], algorithm)
+
+
+@torch.library.impl(_LIBRARY, 'linear', 'Meta')
+def _shape_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@torch.library.impl(_LIBRARY, 'conv_gelu', 'CPU')
+def _run_conv_gelu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, 'gelu', [], 'none'
+    )
+
+
+@torch.library.impl(_LIBRARY, 'conv_gelu', 'Meta')
+def _shape_conv_gelu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups).contiguous(memory_format=torch.channels_last)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """``weight`` in the layout of oneDNN's products, kept for as long as it does not change."""
+    if weight.is_inference():
+        return weight  # nobody can tell whether it was written to
+    stamp = (weight.data_ptr(), weight._version)
+    entry = _PACKED.get(weight)
+    if entry is None or entry[0] != stamp:
+        entry = (stamp, torch.ops.mkldnn._reorder_linear_weight(weight.detach()), weight.detach())
+        _PACKED[weight] = entry
+    return entry[1]
 
 
 def can_fold(layers: nn.Sequential) -> bool:
     """Whether the BatchNorms of convolution, norm, activation triples may be folded into the convolutions."""
-    return _is_plain_inference(next(layers.parameters())) and all(
+    return (_is_plain_inference(next(layers.parameters())) or _is_compiled_inference()) and all(
         _is_bare(layer) and not (isinstance(layer, nn.BatchNorm2d) and layer.training) for layer in layers
     )
 
@@ -105,12 +186,16 @@ def _is_plain_inference(x: Tensor) -> bool:
     )
 
 
+def _is_compiled_inference() -> bool:
+    return torch.compiler.is_dynamo_compiling() and not is_exporting() and not torch.is_grad_enabled()
+
+
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        _is_plain_inference(x)
+        (_is_plain_inference(x) or _is_compiled_inference())
         and x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
         and not _is_autocasting()
     )
 

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# torch before 2.7 has no such question; there an export needs sizes that are multiples of the window.
-_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+from .kernels import is_exporting
 
 
 def window_partition(x_BHWC: Tensor, size: int) -> Tensor:
@@ -80,7 +79,7 @@ class TokenGrid(NamedTuple):
             return cls(height, width, None, False, None)
         if in_windows is None:
             # A traced branch on the remainder would freeze to the example's size, so an export always pads.
-            in_windows = not _is_exporting() and height % window == 0 and width % window == 0
+            in_windows = not is_exporting() and height % window == 0 and width % window == 0
         if in_windows:
             return cls(height, width, window, True, None)
         ones = x_BHWC.new_ones((1, height, width, 1), dtype=torch.bool)
