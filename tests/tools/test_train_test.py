@@ -13,6 +13,8 @@ import sys
 
 import pytest
 import tiny_data
+import torch
+from mmengine.hooks import Hook
 from processes import run_forked
 
 from mmlightvit.engine import entry
@@ -122,6 +124,44 @@ def test_mask_rcnn_trains_in_bfloat16_and_tests(repo, tmp_path):
     options = [*MASK_RCNN, 'model.test_cfg.rcnn.score_thr=0.0']
     [metrics] = run_forked(1, _test, common[0], checkpoint, *common[1:], '--amp', '--cfg-options', *options)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
+
+
+class _KeepStart(Hook):
+    """Keep the weights that a training begins with."""
+
+    def before_train(self, runner):
+        self.weights = {name: value.detach().clone() for name, value in runner.model.named_parameters()}
+
+
+def _learn(*arguments: str) -> tuple[list[float], list[str], list[str]]:
+    """The losses; what was trained; and what is as it was."""
+    runner = entry.build_runner(entry.prepare_training(entry.train_parser().parse_args(arguments)))
+    runner.register_hook(start := _KeepStart())
+    runner.train()
+    trained = {name: value for name, value in runner.model.named_parameters() if value.requires_grad}
+    unchanged = [name for name, value in trained.items() if torch.equal(value, start.weights[name])]
+    return runner.message_hub.get_scalar('train/loss').data[0].tolist(), list(trained), unchanged
+
+
+def test_forty_steps_on_one_image_change_every_part(repo, tmp_path):
+    tiny_data.write_coco(tmp_path / 'data', images=1)
+    options = [
+        *(option for option in MASK_RCNN if 'max_epochs' not in option),
+        'train_cfg.max_epochs=40',
+        'train_cfg.val_interval=100',
+        'default_hooks.checkpoint.interval=100',
+        'param_scheduler=[]',  # no warm-up
+        'optim_wrapper.optimizer.lr=2e-3',
+    ]
+    common = [str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'), '--data-root', str(tmp_path / 'data')]
+    common += ['--work-dir', str(tmp_path / 'run')]
+    [(losses, trained, unchanged)] = run_forked(1, _learn, *common, '--cfg-options', *options)
+    assert len(losses) == 40
+    assert losses[-1] < losses[0] / 2
+    parts = ('backbone.patch_embed', 'backbone.global_token', 'backbone.stages', 'backbone.norm', 'neck', 'rpn_head')
+    for part in (*parts, 'roi_head.bbox_head', 'roi_head.mask_head'):
+        assert [name for name in trained if name.startswith(part)], part
+    assert unchanged == []
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ model calls the same CPU kernels and leaves what is kept to the compiler.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 T = TypeVar('T')
 
@@ -90,14 +90,23 @@ def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tenso
 def forget_packed(module: nn.Module) -> None:
     """Drop what :func:`linear` and :func:`linear_gelu` keep of a module's weights."""
     for parameter in module.parameters():
-        _PACKED.pop(parameter, None)
+        _PACKED.pop(id(parameter), None)
 
 
 # The kernels, and the same as operators of our own: the compiler takes these as they are, where it would ask of
 # oneDNN's operators that their weights are constants.
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
-_PACKED = WeakTensorKeyDictionary()
+
+
+class _Packed(NamedTuple):
+    owner: weakref.ref[Tensor]
+    stamp: tuple[int, int]  # address and version of the weight
+    packed: Tensor
+    memory: Tensor  # keeps the address from being given out again
+
+
+_PACKED: dict[int, _Packed] = {}
 _LIBRARY = torch.library.Library('mmlightvit', 'FRAGMENT')
 _LIBRARY.define('linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor')
 _LIBRARY.define(
@@ -152,12 +161,17 @@ def _packed(weight: Tensor) -> Tensor:
     """``weight`` in the layout of oneDNN's products, kept for as long as it does not change."""
     if weight.is_inference():
         return weight  # nobody can tell whether it was written to
-    stamp = (weight.data_ptr(), weight._version)
-    entry = _PACKED.get(weight)
-    if entry is None or entry[0] != stamp:
-        entry = (stamp, torch.ops.mkldnn._reorder_linear_weight(weight.detach()), weight.detach())
-        _PACKED[weight] = entry
-    return entry[1]
+    key = id(weight)
+    entry = _PACKED.get(key)
+    if entry is None or entry.owner() is not weight or entry.stamp != (weight.data_ptr(), weight._version):
+        entry = _PACKED[key] = _Packed(
+            # Gone with its owner: another tensor may get the same id.
+            weakref.ref(weight, lambda _: _PACKED.pop(key, None)),
+            (weight.data_ptr(), weight._version),
+            torch.ops.mkldnn._reorder_linear_weight(weight.detach()),
+            weight.detach(),
+        )
+    return entry.packed
 
 
 def can_fold(layers: nn.Sequential) -> bool:
@@ -179,7 +193,7 @@ def _is_plain_inference(x: Tensor) -> bool:
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or x.is_meta
         or _get_current_dispatch_mode() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
@@ -192,18 +206,20 @@ def _is_compiled_inference() -> bool:
 
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        (_is_plain_inference(x) or _is_compiled_inference())
-        and x.device.type == 'cpu'
+        x.is_cpu
         and x.dtype == weight.dtype == torch.float32
         and _HAS_ONEDNN
         and not _is_autocasting()
+        and (_is_plain_inference(x) or _is_compiled_inference())
     )
 
 
-def _is_autocasting() -> bool:
-    if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4, like the argument
+if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4, like the argument
+
+    def _is_autocasting() -> bool:
         return torch.is_autocast_enabled('cpu')
-    return torch.is_autocast_cpu_enabled()
+else:
+    _is_autocasting = torch.is_autocast_cpu_enabled
 
 
 def _is_bare(layer: nn.Module) -> bool:
