@@ -144,20 +144,21 @@ def _learn(*arguments: str) -> tuple[list[float], list[str], list[str]]:
 
 
 def test_forty_steps_on_one_image_change_every_part(repo, tmp_path):
-    tiny_data.write_coco(tmp_path / 'data', images=1)
+    tiny_data.write_coco(tmp_path / 'data', images=1, size=128)
     options = [
         *(option for option in MASK_RCNN if 'max_epochs' not in option),
         'train_cfg.max_epochs=40',
         'train_cfg.val_interval=100',
         'default_hooks.checkpoint.interval=100',
         'param_scheduler=[]',  # no warm-up
-        'optim_wrapper.optimizer.lr=2e-3',
+        'optim_wrapper.optimizer.lr=1e-4',
+        'train_dataloader.dataset.pipeline.2.scale=(128,128)',
     ]
     common = [str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'), '--data-root', str(tmp_path / 'data')]
     common += ['--work-dir', str(tmp_path / 'run')]
     [(losses, trained, unchanged)] = run_forked(1, _learn, *common, '--cfg-options', *options)
     assert len(losses) == 40
-    assert losses[-1] < losses[0] / 2
+    assert sum(losses[-5:]) / 5 < losses[0] / 2  # which proposals are drawn makes single losses jump
     parts = ('backbone.patch_embed', 'backbone.global_token', 'backbone.stages', 'backbone.norm', 'neck', 'rpn_head')
     for part in (*parts, 'roi_head.bbox_head', 'roi_head.mask_head'):
         assert [name for name in trained if name.startswith(part)], part
