@@ -2,7 +2,8 @@
 """Compiling the backbone in place, for training and testing.
 
 mmengine's ``compile`` wraps the whole training step, with losses and target assignment that no graph holds, and
-never the testing. The backbone alone is one graph without breaks, and what is around it stays as it is.
+never the testing. The blocks of each stage of the backbone are a graph without breaks, and what is around them stays
+as it is.
 """
 
 from __future__ import annotations

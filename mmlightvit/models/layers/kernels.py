@@ -3,7 +3,7 @@
 
 Nothing here changes a result beyond rounding, and everything here is left alone while a gradient is recorded or
 while the model is traced, transformed or exported: an exported model must consist of public operators. A compiled
-model calls the same CPU kernels and leaves what is kept to the compiler.
+model calls the same CPU kernels, with packed weights, and computes the other derived tensors in its graphs.
 """
 
 from __future__ import annotations
