@@ -101,7 +101,7 @@ lint: $(STAMPS)/package ## Lint, format and types
 	$(VENV)/bin/mypy
 
 test: lint ## Lint, then the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(CORES) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(CORES) --dist loadfile --timeout 300
 
 test-slow: $(STAMPS)/package ## The tests that need minutes each
 	$(PY) -m pytest -m slow --ignore=tests/reliability

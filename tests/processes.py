@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,28 @@ def _in_rank(rank: int, world_size: int, port: int, results: str, function: Call
     torch.save(function(*args), Path(results) / f'{rank}.pt')
 
 
-def run_forked(processes: int, function: Callable, *args: Any) -> list[Any]:
-    """``function(*args)`` in each of some processes, with torchrun's environment; returns what each returned."""
+def run_forked(processes: int, function: Callable, *args: Any, seconds: float = 120) -> list[Any]:
+    """``function(*args)`` in each of some processes, with torchrun's environment.
+
+    Returns:
+        What each returned.
+
+    Raises:
+        TimeoutError: One has not ended in time; all are killed.
+    """
     with tempfile.TemporaryDirectory() as results:
-        torch.multiprocessing.start_processes(
+        ranks = torch.multiprocessing.start_processes(
             _in_rank,
             (processes, launch.free_port(), results, function, args),
             nprocs=processes,
+            join=False,
             start_method='fork',
         )
+        end = time.monotonic() + seconds
+        while not ranks.join(1):
+            if time.monotonic() > end:
+                alive = [rank for rank, process in enumerate(ranks.processes) if process.is_alive()]
+                for process in ranks.processes:
+                    process.kill()
+                raise TimeoutError(f'ranks {alive} of {processes} did not end within {seconds} s')
         return [torch.load(Path(results) / f'{rank}.pt', weights_only=True) for rank in range(processes)]

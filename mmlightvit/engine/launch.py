@@ -114,9 +114,17 @@ def reported_once(launcher: str, kind: type[UserError] = UserError) -> Iterator[
         sys.exit(1)
 
 
+#: Gloo groups that were left. A model's DDP wrapper holds its group too, and torch ends a group with its last holder.
+#: If that is the wrapper, it waits for gloo's threads with the interpreter's lock held, and a thread that needs the
+#: lock to let go of its last tensor waits for it: both forever. Groups held here end after the wrapper, unlocked.
+_LEFT_GROUPS: list[object] = []
+
+
 def leave_distributed() -> None:
     """Leave the process group after a finished run, so that no rank warns about an open one."""
     if dist.is_available() and dist.is_initialized():
+        if dist.get_backend() == 'gloo':
+            _LEFT_GROUPS.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 

@@ -193,6 +193,23 @@ def _surroundings() -> list:
     return [rank, world_size, backend, kinds, seeds, first.item(), results]
 
 
+def _leave_many_times() -> int:
+    """Groups of one rank: gloo's threads take part in them as in groups of many."""
+    rounds = 300
+    for _ in range(rounds):
+        torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+        wrapped = DistributedDataParallel(nn.Linear(8, 8))
+        wrapped(torch.ones(2, 8)).sum().backward()
+        torch.distributed.all_reduce(torch.ones(1))
+        launch.leave_distributed()
+        del wrapped  # the last holder of the group, if the group is not held for it
+    return rounds
+
+
+def test_leaving_a_group_before_its_model_does_not_hang():
+    assert run_forked(1, _leave_many_times, seconds=30) == [300]
+
+
 def test_mmengine_works_over_gloo_and_synchronised_norms_become_plain_ones():
     first, second = run_forked(2, _surroundings)
     assert first[:3] == [0, 2, 'gloo']

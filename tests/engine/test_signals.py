@@ -86,8 +86,7 @@ def test_a_worker_stays_until_the_training_is_over(tmp_path):
 
     with signals.graceful_stop(world_size=1):
         pid = forks.start(worker)
-        while not (tmp_path / 'ready').exists():
-            time.sleep(0.01)
+        forks.wait_until((tmp_path / 'ready').exists)
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(pid, number)
         time.sleep(0.2)
@@ -103,8 +102,7 @@ def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):
         time.sleep(60)
 
     pid = forks.start(hold)
-    while not (tmp_path / 'held').exists():
-        time.sleep(0.01)
+    forks.wait_until((tmp_path / 'held').exists)
     lock = signals.WorkDirLock(tmp_path)
     with pytest.raises(UserError, match=f'in use by process {pid} on '):
         lock.acquire()

@@ -53,6 +53,15 @@ def start(work: Callable[[], object], output: Path | None = None) -> int:
         os._exit(code)
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Look every few milliseconds, until ``condition()`` holds or the time is over."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f'still waiting after {seconds} s')
+        time.sleep(0.002)
+
+
 def wait(pid: int, seconds: float = 120) -> int:
     """The exit code of a process; minus the signal that ended it."""
     end = time.monotonic() + seconds

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import re
 import resource
-import socket
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,10 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from processes import run_forked
 
 from mmlightvit.datasets.guard import BadDataError
+from mmlightvit.engine import launch
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -133,8 +132,8 @@ def _clean_logging() -> Any:
     DefaultScope._instance_dict.clear()
 
 
-def guard_lines(runner: Runner) -> list[str]:
-    text = next(Path(runner.work_dir).rglob('*.log')).read_text()
+def guard_lines(work_dir: str | Path) -> list[str]:
+    text = next(Path(work_dir).rglob('*.log')).read_text()
     return [line.split('data guard: ', 1)[1] for line in text.splitlines() if 'data guard: ' in line]
 
 
@@ -148,7 +147,7 @@ def test_twelve_of_twelve_bad_images_are_named_once(tmp_path: Path, workers: int
         names[name] = words
     runner = runner_of(tmp_path / 'work', coco(tmp_path), workers=workers, max_bad_share=0.5)
     runner.train()
-    lines = guard_lines(runner)
+    lines = guard_lines(runner.work_dir)
     for name, words in names.items():
         about = [line for line in lines if f'{name}:' in line]
         assert len(about) == 1, (name, about)  # in two epochs
@@ -178,7 +177,7 @@ def test_unusual_images_are_used(tmp_path: Path) -> None:
     runner.train()
     assert [name for name, _ in runner.model.seen] == [f'{index:03d}.jpg' for index in range(len(kinds))] * 2
     assert {sample.ori_shape for sample in runner.model.samples} == {(48, 64)}
-    assert guard_lines(runner) == []
+    assert guard_lines(runner.work_dir) == []
 
 
 def test_a_turned_photo_annotated_as_stored_is_used_as_stored(tmp_path: Path) -> None:
@@ -187,7 +186,7 @@ def test_a_turned_photo_annotated_as_stored_is_used_as_stored(tmp_path: Path) ->
     image.write_bytes(planted.turned(planted.picture(2)))
     runner = runner_of(tmp_path / 'work', coco(tmp_path))
     runner.train()
-    lines = guard_lines(runner)
+    lines = guard_lines(runner.work_dir)
     assert 'EXIF orientation is not applied' in lines[0] and len(lines) == 2
     # The pixels are those of the same image without the tag.
     image.write_bytes(planted.encoded(planted.picture(2), 'JPEG'))
@@ -206,7 +205,7 @@ def test_an_image_annotated_as_displayed_is_turned(tmp_path: Path) -> None:
     runner = runner_of(tmp_path / 'work', coco(tmp_path))
     runner.train()
     assert runner.model.samples[1].ori_shape == (64, 48)
-    assert guard_lines(runner) == ['train: 1 of 2 images have no object']
+    assert guard_lines(runner.work_dir) == ['train: 1 of 2 images have no object']
 
 
 @pytest.mark.parametrize(('width', 'height'), [(1, 1), (10000, 10), (10, 10000)])
@@ -216,7 +215,7 @@ def test_extreme_shapes_are_used(tmp_path: Path, width: int, height: int) -> Non
     runner = runner_of(tmp_path / 'work', folders(tmp_path / 'folders'))
     runner.train()
     assert len(runner.model.seen) == 4
-    assert guard_lines(runner) == []
+    assert guard_lines(runner.work_dir) == []
 
 
 def test_a_size_that_the_annotation_contradicts(tmp_path: Path) -> None:
@@ -224,7 +223,7 @@ def test_a_size_that_the_annotation_contradicts(tmp_path: Path) -> None:
     planted.picture(1, 30, 30).save(tmp_path / 'train' / '001.jpg')
     runner = runner_of(tmp_path / 'work', coco(tmp_path), max_bad_share=0.5)
     runner.train()
-    assert 'it is 30 x 30 pixels, but its annotation says 64 x 48' in guard_lines(runner)[0]
+    assert 'it is 30 x 30 pixels, but its annotation says 64 x 48' in guard_lines(runner.work_dir)[0]
 
 
 def test_objects_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> None:
@@ -242,7 +241,7 @@ def test_objects_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> N
     runner.train()
     valid = [len(sample.gt_instances.bboxes) for sample in runner.model.samples[:6]]
     assert valid == [1, 1, 1, 1, 1, 0]
-    lines = guard_lines(runner)
+    lines = guard_lines(runner.work_dir)
     for words in (
         '1 of 6 images have no object',
         '000.jpg: an object without a mask is left out',
@@ -285,7 +284,7 @@ def test_data_sets_inside_wrappers_are_watched(tmp_path: Path, wrap: str) -> Non
     wrapped = dict(type=wrap, dataset=inner, times=2) if wrap == 'RepeatDataset' else dict(type=wrap, datasets=[inner])
     runner._train_dataloader['dataset'] = ConfigDict(wrapped)
     runner.train()
-    assert '000.jpg: the file is empty' in guard_lines(runner)[0]
+    assert '000.jpg: the file is empty' in guard_lines(runner.work_dir)[0]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,7 @@ def test_label_images_of_no_use_are_named(tmp_path: Path, fault: str, words: str
         planted.Image.fromarray(np.full((48, 64), 3, np.uint8)).save(path)
     runner = runner_of(tmp_path / 'work', labelled(tmp_path), max_bad_share=0.5)
     runner.train()
-    assert words in guard_lines(runner)[0]
+    assert words in guard_lines(runner.work_dir)[0]
     assert [name for name, _ in runner.model.seen] == ['000.jpg', '002.jpg', '002.jpg', '003.jpg'] * 2
 
 
@@ -322,7 +321,7 @@ def test_a_label_image_of_a_turned_photo_says_how_it_was_labelled(tmp_path: Path
     (tmp_path / 'images' / 'train' / '001.jpg').write_bytes(planted.turned(planted.picture(2)))
     runner = runner_of(tmp_path / 'work', labelled(tmp_path))
     runner.train()
-    assert 'EXIF orientation is not applied' in guard_lines(runner)[0]
+    assert 'EXIF orientation is not applied' in guard_lines(runner.work_dir)[0]
     assert runner.model.samples[1].ori_shape == (48, 64)
 
 
@@ -355,7 +354,7 @@ def test_black_images_stand_in_where_that_is_allowed(tmp_path: Path) -> None:
     assert [name for name, _ in runner.model.seen] == ['000.jpg', '001.jpg', '002.jpg', '003.jpg']
     assert runner.model.seen[2][1] == 0
     assert runner.model.samples[2].ori_shape == (48, 64)
-    assert '002.jpg: the file is missing; a black image stands in' in guard_lines(runner)[0]
+    assert '002.jpg: the file is missing; a black image stands in' in guard_lines(runner.work_dir)[0]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +391,7 @@ def test_a_billion_pixels_do_not_take_the_memory(tmp_path: Path) -> None:
     runner.train()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 200  # decoded, it would be 3000 MB
-    assert 'more pixels than max_pixels' in guard_lines(runner)[0]
+    assert 'more pixels than max_pixels' in guard_lines(runner.work_dir)[0]
 
 
 def test_max_pixels_is_the_limit(tmp_path: Path) -> None:
@@ -400,21 +399,16 @@ def test_max_pixels_is_the_limit(tmp_path: Path) -> None:
     planted.picture(1, 40, 100).save(tmp_path / 'train' / 'disk' / '000.jpg')
     runner = runner_of(tmp_path / 'work', folders(tmp_path), max_bad_share=0.5, max_pixels=3999)
     runner.train()
-    assert '000.jpg: its header claims 100 x 40 pixels, more than max_pixels=3,999' in guard_lines(runner)[0]
+    assert '000.jpg: its header claims 100 x 40 pixels, more than max_pixels=3,999' in guard_lines(runner.work_dir)[0]
 
 
-def _one_rank(folder: str, rank: int, port: int) -> None:
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    dataset = coco(Path(folder))
-    runner = runner_of(Path(folder) / f'work{rank}', dataset, max_bad_share=0.3)
+def _one_rank(folder: Path) -> list[int]:
+    launch.init_distributed('pytorch', dict(timeout=60))
+    runner = runner_of(folder / 'work', coco(folder), max_bad_share=0.3)
     runner.train()
     guard = next(hook for hook in runner.hooks if type(hook).__name__ == 'DataGuardHook').guards[0]
-    (Path(folder) / f'states{rank}.json').write_text(json.dumps(guard.states.tolist()))
-    if rank == 0:
-        (Path(folder) / 'lines.json').write_text(json.dumps(guard_lines(runner)))
-    torch.distributed.destroy_process_group()
+    launch.leave_distributed()
+    return guard.states.tolist()
 
 
 def test_ranks_agree_on_what_is_bad(tmp_path: Path) -> None:
@@ -422,19 +416,8 @@ def test_ranks_agree_on_what_is_bad(tmp_path: Path) -> None:
     planted.write_coco(tmp_path, images=8)
     for index in (2, 5):
         (tmp_path / 'train' / f'{index:03d}.jpg').write_bytes(b'')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context('fork')
-    ranks = [context.Process(target=_one_rank, args=(str(tmp_path), rank, port)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [process.exitcode for process in ranks] == [0, 0]
-    for rank in range(2):
-        assert json.loads((tmp_path / f'states{rank}.json').read_text()) == [0, 0, 2, 0, 0, 2, 0, 0]
-    lines = json.loads((tmp_path / 'lines.json').read_text())
+    assert run_forked(2, _one_rank, tmp_path) == [[0, 0, 2, 0, 0, 2, 0, 0]] * 2
+    lines = guard_lines(tmp_path / 'work')
     assert sum('002.jpg' in line for line in lines) == 1
     assert sum('005.jpg' in line for line in lines) == 1
     assert 'of 8 samples, 2 are bad' in lines[-1]

@@ -75,8 +75,7 @@ def _lost(work_dir: Path, kills: int, stock: bool) -> int:
         (work_dir / 'last_checkpoint').unlink(missing_ok=True)
         shutil.rmtree(work_dir / 'never', ignore_errors=True)
         pid = forks.start(lambda: _save_forever(runner, hook))
-        while not (work_dir / 'last_checkpoint').exists():  # one save is complete
-            time.sleep(0.002)
+        forks.wait_until((work_dir / 'last_checkpoint').exists)  # one save is complete
         time.sleep(rng.random() * 0.2)
         os.kill(pid, signal.SIGKILL)
         assert forks.wait(pid) == -9
