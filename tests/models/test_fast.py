@@ -147,9 +147,13 @@ def test_fused_kernels_are_used_where_they_should_be():
     names = {event.key for event in profile.key_averages()}
     assert {'mkldnn::_linear_pointwise', 'mkldnn::_convolution_pointwise'} <= names
     assert 'aten::native_batch_norm' not in names
-    with torch.profiler.profile(acc_events=True) as profile:
-        fast(image)
-    assert not [event.key for event in profile.key_averages() if event.key.startswith('mkldnn::')]
+    for training in (False, True):
+        with torch.profiler.profile(acc_events=True) as profile:
+            fast.train(training)(image)
+        names = {event.key for event in profile.key_averages()}
+        assert {'_MLP', '_Attention'} <= names
+        assert ('_BatchNorm' in names) == training
+        assert 'mkldnn::_convolution_pointwise' not in names
 
 
 def test_non_contiguous_images_and_channels_last_give_the_same():

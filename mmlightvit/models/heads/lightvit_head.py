@@ -45,7 +45,7 @@ class LightViTHead(ClsHead):
         if num_classes < 1:
             raise ValueError(f'num_classes: expected an integer >= 1, got {num_classes}')
         super().__init__(
-            loss=loss or dict(type='CrossEntropyLoss', loss_weight=1.0),
+            loss=loss or dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
             topk=topk,
             cal_acc=cal_acc,
             init_cfg=init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02),

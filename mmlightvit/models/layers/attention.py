@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cpu_training import attend, can_attend
 from .kernels import EvalCache, forget_packed, linear
 from .windows import TokenGrid
 
@@ -94,6 +95,8 @@ class AggregatedAttention(nn.Module):
         Returns:
             (B, L + T, C), or (B, L, C) without the global tokens.
         """
+        if self.kv_global is not None and can_attend(x, self.kv_global):
+            return self._train_on_cpu(x, grid, keep_global)
         image, tokens = x[:, : grid.num_tokens], x[:, grid.num_tokens :]
         qkv = linear(self.qkv, grid.to_windows(image))
         q, k, v = _heads(qkv, 3, self.num_heads)
@@ -107,6 +110,18 @@ class AggregatedAttention(nn.Module):
         broadcast = _merge_heads(_attend_to_few(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
         image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
         return linear(self.proj, torch.cat([image, aggregated], dim=1) if keep_global else image)
+
+    def _train_on_cpu(self, x: Tensor, grid: TokenGrid, keep_global: bool) -> Tensor:
+        """:meth:`forward` with a backward pass of its own; the projections see all tokens, which spares copies."""
+        num_global = x.shape[1] - grid.num_tokens
+        if not grid.in_windows:
+            windows = grid.to_windows(x[:, : grid.num_tokens]).reshape(x.shape[0], -1, x.shape[2])
+            x = torch.cat([windows, x[:, grid.num_tokens :]], dim=1)
+        assert self.kv_global is not None
+        x = attend(self.qkv(x), num_global, self.position_bias(x.dtype), self.kv_global, grid.real_keys)
+        if not grid.in_windows:
+            x = torch.cat([grid.from_windows(x[:, :-num_global]), x[:, -num_global:]], dim=1)
+        return self.proj(x if keep_global else x[:, : grid.num_tokens])
 
     def _query(self, tokens: Tensor) -> Tensor:
         """The query rows of ``qkv`` alone: keys and values of the global tokens are never used."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import forget_packed, linear, linear_gelu
+from .cpu_training import mlp
+from .kernels import forget_packed, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):
@@ -96,7 +97,7 @@ class FFN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = linear(self.fc2, linear_gelu(self.fc1, x))
+        y = mlp(self.fc1, self.fc2, x)
         return y if self.attn is None else self.attn(y)
 
     def train(self, mode: bool = True) -> FFN:

@@ -66,14 +66,14 @@ class EvalCache:
 
 def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
     """``GELU(layer(x))``, exact; on a CPU in inference one oneDNN kernel."""
-    if _has_onednn(x, layer.weight) and _is_bare(layer):
+    if _has_onednn(x, layer.weight) and is_bare(layer):
         return _onednn_linear()(x, layer.weight, layer.bias, 'gelu')
     return F.gelu(layer(x))
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """``layer(x)``; on a CPU in inference by oneDNN with a weight in oneDNN's own layout."""
-    if _has_onednn(x, layer.weight) and _is_bare(layer):
+    if _has_onednn(x, layer.weight) and is_bare(layer):
         return _onednn_linear()(x, layer.weight, layer.bias, 'none')
     return layer(x)
 
@@ -177,7 +177,7 @@ def _packed(weight: Tensor) -> Tensor:
 def can_fold(layers: nn.Sequential) -> bool:
     """Whether the BatchNorms of convolution, norm, activation triples may be folded into the convolutions."""
     return (_is_plain_inference(next(layers.parameters())) or _is_compiled_inference()) and all(
-        _is_bare(layer) and not (isinstance(layer, nn.BatchNorm2d) and layer.training) for layer in layers
+        is_bare(layer) and not (isinstance(layer, nn.BatchNorm2d) and layer.training) for layer in layers
     )
 
 
@@ -188,11 +188,24 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
     return conv.weight * scale.view(-1, 1, 1, 1).to(conv.weight.dtype), norm.bias - norm.running_mean * scale
 
 
-def _is_plain_inference(x: Tensor) -> bool:
-    """No gradient, compiler, tracer or transform, and no mode that watches operators, such as a FLOP counter."""
-    return not (
+def is_plain_cpu_training(x: Tensor, weight: Tensor) -> bool:
+    """Whether a backward pass of our own may take the place of torch's, in float32 on a CPU with oneDNN."""
+    return (
         torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
+        and (x.requires_grad or weight.requires_grad)
+        and _is_float_on_cpu(x, weight)
+        and _is_plain(x)
+    )
+
+
+def _is_plain_inference(x: Tensor) -> bool:
+    return not torch.is_grad_enabled() and _is_plain(x)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """No compiler, tracer or transform, and no mode that watches operators, such as a FLOP counter."""
+    return not (
+        torch.compiler.is_compiling()
         or torch._C._is_tracing()
         or x.is_meta
         or _get_current_dispatch_mode() is not None
@@ -205,13 +218,11 @@ def _is_compiled_inference() -> bool:
 
 
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.is_cpu
-        and x.dtype == weight.dtype == torch.float32
-        and _HAS_ONEDNN
-        and not _is_autocasting()
-        and (_is_plain_inference(x) or _is_compiled_inference())
-    )
+    return _is_float_on_cpu(x, weight) and (_is_plain_inference(x) or _is_compiled_inference())
+
+
+def _is_float_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    return x.is_cpu and x.dtype == weight.dtype == torch.float32 and _HAS_ONEDNN and not _is_autocasting()
 
 
 if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4, like the argument
@@ -222,7 +233,7 @@ else:
     _is_autocasting = torch.is_autocast_cpu_enabled
 
 
-def _is_bare(layer: nn.Module) -> bool:
+def is_bare(layer: nn.Module) -> bool:
     """Whether calling ``layer`` does what torch's class does: no hook to run, no subclass, no changed forward."""
     return (
         type(layer) in (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.GELU)

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from .cpu_training import batch_norm, can_batch_norm
 from .kernels import EvalCache, can_fold, conv_gelu, fold_batch_norm
 
 
@@ -55,10 +59,6 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         if self.overlapping:
-            # Channels last: depthwise convolutions are several times faster on CPUs, and the tokens come for free.
-            # But a CPU sums batch statistics in that layout naively in float32: off by 2e-4 at batch 64.
-            if image.device.type != 'cpu' or not self.stem[1].training:
-                image = image.contiguous(memory_format=torch.channels_last)
             x = self.proj(self._stem(image))
         else:
             bottom, right = -image.shape[-2] % self.stride, -image.shape[-1] % self.stride
@@ -66,18 +66,33 @@ class PatchEmbed(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1))
 
     def _stem(self, x: Tensor) -> Tensor:
-        """``self.stem``; in inference with its BatchNorms folded into the convolutions in front of them."""
-        if not can_fold(self.stem):
-            return self.stem(x)
-        sources = [*self.stem.parameters(), *self.stem.buffers()]
-        for conv, weight, bias in self._folded.get(sources, None, self._fold):
-            x = conv_gelu(conv, weight, bias, x)
-        return x
+        """``self.stem`` in the memory layout and with the kernels that suit the device.
+
+        Channels last: depthwise convolutions are several times faster on CPUs, and the tokens come for free. In
+        inference BatchNorms are folded into the convolutions in front of them.
+        """
+        in_channels_last = x.contiguous(memory_format=torch.channels_last)
+        if can_fold(self.stem):
+            sources = [*self.stem.parameters(), *self.stem.buffers()]
+            x = in_channels_last
+            for conv, weight, bias in self._folded.get(sources, None, self._fold):
+                x = conv_gelu(conv, weight, bias, x)
+            return x
+        if all(can_batch_norm(norm, x) for _, norm, _ in self._triples()):
+            x = in_channels_last
+            for conv, norm, gelu in self._triples():
+                x = gelu(batch_norm(norm, conv(x)))
+            return x
+        # A CPU's own kernel sums batch statistics badly in that layout, see batch_norm.
+        return self.stem(x if x.device.type == 'cpu' and self.stem[1].training else in_channels_last)
+
+    def _triples(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Convolution, norm and activation, one after the other."""
+        layers = list(self.stem.children())
+        return zip(layers[0::3], layers[1::3], layers[2::3])
 
     def _fold(self) -> list[tuple[nn.Conv2d, Tensor, Tensor]]:
-        convs = [layer for layer in self.stem if isinstance(layer, nn.Conv2d)]
-        norms = [layer for layer in self.stem if isinstance(layer, nn.BatchNorm2d)]
-        return [(conv, *fold_batch_norm(conv, norm)) for conv, norm in zip(convs, norms)]
+        return [(conv, *fold_batch_norm(conv, norm)) for conv, norm, _ in self._triples()]
 
     def train(self, mode: bool = True) -> PatchEmbed:
         self._folded.clear()
