@@ -87,7 +87,7 @@ demo-detection: $(STAMPS)/package
 	$(call run_demo,detection,mask_rcnn_lightvit_digits,epoch_3.pth)
 
 demo-classification: $(STAMPS)/package ## A classifier of handwritten digits, the same way
-	$(call run_demo,classification,lightvit_digits,epoch_9.pth)
+	$(call run_demo,classification,lightvit_digits,epoch_8.pth)
 
 demo-segmentation: $(STAMPS)/package ## A Semantic FPN on handwritten digits, the same way
 	$(call run_demo,segmentation,semantic_fpn_lightvit_digits,iter_1000.pth)

@@ -107,7 +107,7 @@ def readme_options(repo: Path, checkpoint: Path) -> dict[str, str]:
     """The options that docs/demo.md gives for starting the detector from the classifier."""
     text = (repo / 'docs' / 'demo.md').read_text()
     options = dict(re.findall(r'(model\.backbone\.init_cfg\.\w+)=(\S+)', text))
-    assert options['model.backbone.init_cfg.checkpoint'] == 'work_dirs/demo/classification/epoch_9.pth'
+    assert options['model.backbone.init_cfg.checkpoint'] == 'work_dirs/demo/classification/epoch_8.pth'
     return {**options, 'model.backbone.init_cfg.checkpoint': str(checkpoint)}
 
 
