@@ -19,11 +19,10 @@ model = dict(
 data_root = 'data/digits/classification/'
 metainfo = dict(classes=_base_.digit_names)
 pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-# Crops and colours anew in each epoch; without them the model learns the 12000 images by heart.
+# Crops anew in each epoch; without them the model learns the 12000 images by heart.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.8, 1.0), aspect_ratio_range=(0.85, 1.18)),
-    dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0.5),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
