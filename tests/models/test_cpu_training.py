@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.layers import attention, patch_embed
@@ -188,6 +189,14 @@ def test_function_transforms_take_torchs_own_operators():
     (model(image)[-1] * mixture).sum().backward()
     used = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     close({name: found[name] for name in used}, used, 1e-4)
+
+
+def test_forward_mode_takes_torchs_own_operators():
+    layers, x, direction = nn.Sequential(nn.Linear(6, 24), nn.Linear(24, 6)), torch.randn(4, 6), torch.randn(4, 6)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(mlp(*layers, forward_ad.make_dual(x, direction))).tangent
+    _, want = torch.func.jvp(lambda x: layers[1](nn.functional.gelu(layers[0](x))), (x,), (direction,))
+    torch.testing.assert_close(found, want)
 
 
 def test_a_second_derivative_is_refused_in_plain_words():

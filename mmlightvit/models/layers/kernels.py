@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 T = TypeVar('T')
@@ -193,6 +194,7 @@ def is_plain_cpu_training(x: Tensor, weight: Tensor) -> bool:
     return (
         torch.is_grad_enabled()
         and (x.requires_grad or weight.requires_grad)
+        and forward_ad._current_level < 0  # no derivative is carried forward
         and _is_float_on_cpu(x, weight)
         and _is_plain(x)
     )
