@@ -2,8 +2,7 @@
 """Compiling the backbone in place, for training and testing.
 
 mmengine's ``compile`` wraps the whole training step, with losses and target assignment that no graph holds, and
-never the testing. The blocks of each stage of the backbone are a graph without breaks, and what is around them stays
-as it is.
+never the testing. The backbone is one graph without breaks, and what is around it stays as it is.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def compile_backbones(model: nn.Module, **kwargs: Any) -> list[str]:
 class CompileBackboneHook(Hook):
     """Compile the backbone before training, validating or testing: ``custom_hooks = [dict(type=...)]``.
 
-    Compiling happens on the first batch and takes from half a minute to minutes; the graphs then serve every image
+    Compiling happens on the first batch and takes from half a minute to minutes; two graphs then serve every image
     size. It takes a C++ compiler on CPUs, and Triton on GPUs.
 
     Args:

@@ -1,7 +1,7 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """The backbone compiled in place: whole graphs, few of them, the same numbers and keys.
 
-Capturing graphs takes up to a minute on a busy core: ``pytest -m slow tests/models/test_compile.py``.
+What takes a minute or more is slow: ``pytest -m slow tests/models/test_compile.py``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from mmlightvit.engine.compile import CompileBackboneHook, compile_backbones
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 
+# torch itself makes an instance of an autograd.Function when it captures one.
+pytestmark = pytest.mark.filterwarnings('ignore:.*should not be instantiated:DeprecationWarning')
+
 # Grids of more than one window in each stage: torch gives sizes of one their own graph.
-ALIGNED = [(2, 448, 448), (3, 448, 672)]
-PADDED = [(2, 300, 460), (3, 500, 340)]
+ALIGNED = [(2, 448, 448), (3, 448, 672), (2, 1120, 448)]
+PADDED = [(2, 300, 460), (3, 500, 340), (2, 256, 320), (4, 448, 500)]
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +39,29 @@ def close(got, want, tolerance=1e-4):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.slow
-def test_two_graphs_per_stage_serve_all_sizes_in_inference():
+# One window, one row of windows, whole windows in some stages alone, one token, and odd grids.
+SIZES = [(1, 224, 224), (2, 448, 224), (2, 112, 224), (1, 8, 8), (2, 100, 130), (3, 33, 457)]
+
+
+@pytest.mark.parametrize('settings', [{}, {'num_global_tokens': 0}, {'window_size': None, 'num_global_tokens': 0}])
+@pytest.mark.parametrize('out_type', ['featmap', 'raw'])
+def test_tables_move_tokens_as_views_do(settings, out_type):
+    """What is compiled, run as it is: outputs and gradients of the usual form, at any size."""
+    usual = oracles.scramble(LightViT('test', out_type=out_type, **settings)).train()
+    tabled = copy.deepcopy(usual)
+    tabled._compiled_run = tabled._run_tabled
+    for size in SIZES + ALIGNED[:1] + PADDED[:1]:
+        image = torch.randn(size[0], 3, *size[1:])
+        outs = [model(image) for model in (usual, tabled)]
+        close(*outs)
+        for model, out in zip((usual, tabled), outs):
+            model.zero_grad()
+            sum(each.square().mean() for each in out).backward()
+        for (name, a), b in zip(usual.named_parameters(), tabled.parameters()):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(a.grad.abs().max()), msg=name)
+
+
+def test_two_graphs_serve_all_sizes():
     eager = oracles.scramble(LightViT('test')).eval()
     compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('eager')
     compiled.compile(backend=counter)
@@ -45,7 +69,16 @@ def test_two_graphs_per_stage_serve_all_sizes_in_inference():
         for size in ALIGNED + PADDED:
             image = torch.randn(size[0], 3, *size[1:])
             close(compiled(image), eager(image))
-    assert counter.frame_count == 2 * 3
+    assert counter.frame_count == 2
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    backbone = LightViT('test')
+    backbone._compiled_run = backbone._run_tabled
+    image = torch.randn(2, 3, 72, 88)
+    with torch.inference_mode():
+        backbone.eval()(image)
+    sum(out.sum() for out in backbone.train()(image)).backward()
 
 
 def test_compiling_the_whole_keeps_windows_and_kernels():
@@ -68,9 +101,7 @@ def test_compiling_the_whole_keeps_windows_and_kernels():
     assert torch.nn.functional.batch_norm not in called
 
 
-# Dynamo looks at the gradient of each input of a graph, and a stage's input is the output of another.
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')
 def test_training_gives_the_same_gradients():
     eager = oracles.scramble(LightViT('test')).train()
     compiled = copy.deepcopy(eager)
@@ -90,9 +121,9 @@ def test_keys_copies_and_saving():
     wrapped = nn.ModuleDict(dict(backbone=backbone))
     assert compile_backbones(wrapped, backend='aot_eager') == ['backbone']
     assert list(backbone.state_dict()) == keys
-    assert copy.deepcopy(backbone).stages[0]._compiled_run is None
-    assert pickle.loads(pickle.dumps(backbone)).stages[0]._compiled_run is None
-    assert backbone.stages[0]._compiled_run is not None
+    assert copy.deepcopy(backbone)._compiled_run is None
+    assert pickle.loads(pickle.dumps(backbone))._compiled_run is None
+    assert backbone._compiled_run is not None
 
 
 def test_a_model_without_the_backbone_is_refused():
@@ -112,7 +143,7 @@ def test_hook_compiles_what_the_runner_holds():
         logger = Logger()
 
     CompileBackboneHook(backend='aot_eager').before_run(Runner())
-    assert Runner.model[0].stages[0]._compiled_run is not None
+    assert Runner.model[0]._compiled_run is not None
     assert Logger.lines == ['Compiled on first use: 0']
 
 

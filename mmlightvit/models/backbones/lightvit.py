@@ -25,8 +25,10 @@ from mmlightvit.models.layers import (
     DropPath,
     PatchEmbed,
     ResidualPatchMerging,
+    TabledGrid,
     TokenGrid,
     VanillaAttention,
+    tabled_grids,
 )
 from mmlightvit.registry import MODELS
 
@@ -102,7 +104,7 @@ class LightViTBlock(nn.Module):
         self.ffn = FFN(channels, ffn_ratio, spatial_attention, channel_attention)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
+    def forward(self, x: Tensor, grid: TokenGrid | TabledGrid) -> Tensor:
         shortcut = x if self.keep_global_tokens else x[:, : grid.num_tokens]
         x = shortcut + self.drop_path(self.attn(self.norm1(x), grid, self.keep_global_tokens))
         return x + self.drop_path(self.ffn(self.norm2(x)))
@@ -122,8 +124,6 @@ class LightViTStage(nn.Module):
         -> image tokens (B, H', W', C), global tokens (B, T, C), or None where there are none or they were dropped.
     """
 
-    _compiled_run: Callable[..., tuple[Tensor, Tensor | None]] | None = None
-
     def __init__(
         self,
         downsample: ResidualPatchMerging | None,
@@ -141,12 +141,21 @@ class LightViTStage(nn.Module):
         if self.downsample is not None:
             x_BHWC, global_BTC = self.downsample(x_BHWC, global_BTC)
         grid = TokenGrid.of(x_BHWC, self.window_size)
-        if self._compiled_run is None:
-            x, global_BTC = self._run_blocks(grid.flatten(x_BHWC), global_BTC, grid)
-            return grid.unflatten(x), global_BTC
-        return self._run_compiled(x_BHWC, global_BTC, grid)
+        x, global_BTC = self._run_blocks(grid.flatten(x_BHWC), global_BTC, grid)
+        return grid.unflatten(x), global_BTC
 
-    def _run_blocks(self, x: Tensor, global_BTC: Tensor | None, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
+    def run_tabled(self, x_BLC: Tensor, global_BTC: Tensor | None, grid: TabledGrid) -> tuple[Tensor, Tensor | None]:
+        """:meth:`forward` in a compiled graph: image tokens in the order of the stage before -> in that of ``grid``."""
+        cells = grid.cells(x_BLC)
+        if self.downsample is None:
+            x = cells.squeeze(2)
+        else:
+            x, global_BTC = self.downsample.merge(cells, global_BTC)
+        return self._run_blocks(x, global_BTC, grid)
+
+    def _run_blocks(
+        self, x: Tensor, global_BTC: Tensor | None, grid: TokenGrid | TabledGrid
+    ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, L, C) in the order of ``grid`` through all blocks."""
         if global_BTC is not None:
             x = torch.cat([x, global_BTC], dim=1)
@@ -157,32 +166,6 @@ class LightViTStage(nn.Module):
                 x = block(x, grid)
         has_tokens = global_BTC is not None and self.blocks[-1].keep_global_tokens
         return x[:, : grid.num_tokens], x[:, grid.num_tokens :] if has_tokens else None
-
-    def _run_compiled(self, x_BHWC: Tensor, global_BTC: Tensor | None, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
-        """Which graph a size belongs to is decided here, outside the graphs; their sizes are then free symbols."""
-        assert self._compiled_run is not None
-        # Without this, two sizes that happen to be equal in the first batch (a square image) have to stay equal.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            if not grid.in_windows:
-                return self._compiled_run(x_BHWC.contiguous(), global_BTC, False)
-            windows = grid.to_windows(grid.flatten(x_BHWC)).unflatten(0, (x_BHWC.shape[0], -1))
-            windows, global_BTC = self._compiled_run(windows, global_BTC, True)
-            return grid.unflatten(windows), global_BTC
-
-    def _run_free(self, x_BHWC: Tensor, global_BTC: Tensor | None, in_windows: bool) -> tuple[Tensor, Tensor | None]:
-        """What is compiled: the blocks over a raster grid, or over (B, windows, tokens of a window, C)."""
-        height, width = x_BHWC.shape[1:3]
-        grid = (
-            TokenGrid(height, width, self.window_size, True, None)
-            if in_windows
-            else TokenGrid.of(x_BHWC, self.window_size, False)
-        )
-        x, global_BTC = self._run_blocks(x_BHWC.flatten(1, 2), global_BTC, grid)
-        return x.unflatten(1, (height, width)), global_BTC
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A compiled function belongs to this very module: a copy or a saved model is not compiled.
-        return {key: value for key, value in super().__getstate__().items() if key != '_compiled_run'}
 
 
 @MODELS.register_module()
@@ -227,6 +210,8 @@ class LightViT(BaseModule):
         >>> [tuple(f.shape) for f in backbone(torch.rand(1, 3, 224, 320))]
         [(1, 64, 28, 40), (1, 128, 14, 20), (1, 256, 7, 10)]
     """
+
+    _compiled_run: Callable[..., tuple[Tensor, ...]] | None = None
 
     def __init__(
         self,
@@ -323,8 +308,10 @@ class LightViT(BaseModule):
             nn.init.trunc_normal_(self.global_token, std=0.02)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self._compiled_run is not None:
+            return self._run_compiled(image)
         x = self.patch_embed(image)
-        tokens = None if self.global_token is None else self.global_token.expand(x.shape[0], -1, -1)
+        tokens = self._global_tokens(x.shape[0])
         outs = []
         for i, stage in enumerate(self.stages):
             x, tokens = stage(x, tokens)
@@ -333,23 +320,45 @@ class LightViT(BaseModule):
         return tuple(outs)
 
     def compile(self, **kwargs: Any) -> None:
-        """Compile the blocks of each stage in place, for training and inference; the keys of the state dict stay.
+        """Compile the backbone in place, for training and inference; the keys of the state dict stay.
 
-        A stage has one graph for grids that are multiples of the window and one for all others, each without breaks
-        and for any size and batch of its kind (torch makes further ones for a batch of 1, for a
-        single row or column of windows, and for grids that need padding on one side alone). One graph over all stages
-        would nest the rounded divisions of the sizes, and torch's reasoning about them takes many minutes.
+        There is one graph for images whose grids are multiples of the window in all stages and one for all others,
+        each without breaks and for any size and batch of its kind. torch makes further ones for a batch of 1 and for
+        maps or windows of which there is but one row, one column or one.
 
         Args:
             **kwargs: Those of :func:`torch.compile`; ``dynamic`` and ``fullgraph`` are true unless given.
         """
         from torch._dynamo import config  # slow to import, and only needed here
 
-        # Stages share their code, and torch counts graphs per code: stages x kinds x training x batch of 1.
-        config.recompile_limit = max(config.recompile_limit, 8 * self.num_stages)
-        for stage in self.stages:
+        # Kinds x training x batch of 1 x single rows, columns and windows.
+        config.recompile_limit = max(config.recompile_limit, 32)
+        self._compiled_run = torch.compile(self._run_tabled, **{'dynamic': True, 'fullgraph': True, **kwargs})
+
+    def _run_compiled(self, image: Tensor) -> tuple[Tensor, ...]:
+        """What depends on the size alone is decided here, outside the graphs; their sizes are then free symbols."""
+        assert self._compiled_run is not None
+        stride = self.patch_embed.stride
+        height, width = ((side + stride - 1) // stride for side in image.shape[-2:])
+        grids = tabled_grids(height, width, len(self.stages), self.window_size, image.device)
+        # Without this, two sizes that happen to be equal in the first batch (a square image) have to stay equal.
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return self._compiled_run(image, grids)
+
+    def _run_tabled(self, image: Tensor, grids: Sequence[TabledGrid]) -> tuple[Tensor, ...]:
+        """What is compiled: :meth:`forward` with the grids of all stages given."""
+        x = self.patch_embed(image).flatten(1, 2)
+        tokens = self._global_tokens(x.shape[0])
+        outs = []
+        for i, (stage, grid) in enumerate(zip(self.stages, grids)):
             assert isinstance(stage, LightViTStage)
-            stage._compiled_run = torch.compile(stage._run_free, **{'dynamic': True, 'fullgraph': True, **kwargs})
+            x, tokens = stage.run_tabled(x, tokens, grid)
+            if i in self.out_indices:
+                outs.append(self._output(i, grid.to_map(x), tokens))
+        return tuple(outs)
+
+    def _global_tokens(self, batch: int) -> Tensor | None:
+        return None if self.global_token is None else self.global_token.expand(batch, -1, -1)
 
     def _output(self, i: int, x_BHWC: Tensor, tokens: Tensor | None) -> Tensor:
         if self.out_type == 'featmap':
@@ -365,6 +374,10 @@ class LightViT(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function belongs to this very module: a copy or a saved model is not compiled.
+        return {key: value for key, value in super().__getstate__().items() if key != '_compiled_run'}
 
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:

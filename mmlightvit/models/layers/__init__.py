@@ -6,6 +6,7 @@ from .drop_path import DropPath
 from .ffn import FFN, BiDimensionalAttention
 from .patch_embed import PatchEmbed
 from .patch_merging import ResidualPatchMerging
+from .tabled_grid import TabledGrid, tabled_grids
 from .windows import TokenGrid, window_partition, window_reverse
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     'DropPath',
     'PatchEmbed',
     'ResidualPatchMerging',
+    'TabledGrid',
     'TokenGrid',
     'VanillaAttention',
+    'tabled_grids',
     'window_partition',
     'window_reverse',
 ]

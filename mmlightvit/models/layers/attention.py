@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .cpu_training import attend, can_attend
 from .kernels import EvalCache, forget_packed, linear
+from .tabled_grid import TabledGrid
 from .windows import TokenGrid
 
 
@@ -84,7 +85,7 @@ class AggregatedAttention(nn.Module):
         forget_packed(self)
         return super().train(mode)
 
-    def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:
+    def forward(self, x: Tensor, grid: TokenGrid | TabledGrid, keep_global: bool = True) -> Tensor:
         """Attend.
 
         Args:
@@ -111,7 +112,7 @@ class AggregatedAttention(nn.Module):
         image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
         return linear(self.proj, torch.cat([image, aggregated], dim=1) if keep_global else image)
 
-    def _train_on_cpu(self, x: Tensor, grid: TokenGrid, keep_global: bool) -> Tensor:
+    def _train_on_cpu(self, x: Tensor, grid: TokenGrid | TabledGrid, keep_global: bool) -> Tensor:
         """:meth:`forward` with a backward pass of its own; the projections see all tokens, which spares copies."""
         num_global = x.shape[1] - grid.num_tokens
         if not grid.in_windows:
@@ -148,7 +149,7 @@ class VanillaAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, grid: TokenGrid, keep_global: bool = True) -> Tensor:
+    def forward(self, x: Tensor, grid: TokenGrid | TabledGrid, keep_global: bool = True) -> Tensor:
         """``grid`` and ``keep_global`` are those of :class:`AggregatedAttention`; there is nothing to cut or drop."""
         return self.proj(_merge_heads(_attend(*_heads(self.qkv(x), 3, self.num_heads))))
 
