@@ -48,7 +48,7 @@ class _MLP(torch.autograd.Function):
         rows, hidden, activated, w1, w2 = ctx.saved_tensors
         needs_x, needs_w1, needs_b1, needs_w2, needs_b2 = ctx.needs_input_grad
         shape, grad = grad.shape[:-1], grad.flatten(0, -2)
-        grad_w2 = (activated.t() @ grad).t() if needs_w2 else None
+        grad_w2 = grad.t() @ activated if needs_w2 else None
         grad_b2 = grad.sum(0) if needs_b2 else None
         if not (needs_x or needs_w1 or needs_b1):
             return None, None, None, grad_w2, grad_b2
@@ -156,7 +156,7 @@ class _Attention(torch.autograd.Function):
         d_scores = _softmax_backward(torch.bmm(d_mixed, _windows(v, A).transpose(1, 2)), p_local, -1)
         _windows(d_k, A).baddbmm_(d_scores.transpose(1, 2), _windows(q, A))
         _windows(d_q, A).baddbmm_(d_scores, _windows(k, A))
-        d_bias = d_scores.view(B, N, -1, A, A).sum((0, 2)).unsqueeze(0)
+        d_bias = d_scores.view(B, N, -1, A, A).sum(2).sum(0, keepdim=True)
 
         # Queries were scaled.
         d_q.mul_(D**-0.5)
