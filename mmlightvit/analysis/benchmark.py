@@ -389,8 +389,9 @@ def speed_line(timings: Sequence[Timing], ours: str) -> str:
         if other is not own:
             ratios = [theirs / mine for theirs, mine in zip(other.seconds, own.seconds)]
             low, high = bootstrap_interval(ratios)
-            parts.append(f'{other.name} ({other.case.form}) {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})')
-    return f'{own.case}: {ours} is faster than ' + ', '.join(parts) + ' times' if parts else ''
+            ratio = f'{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})'
+            parts.append(f'{ratio} times as fast as {other.name} ({other.case.form})')
+    return f'{own.case}: {ours} is ' + ', '.join(parts) if parts else ''
 
 
 _HEADERS = (

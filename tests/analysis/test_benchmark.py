@@ -174,7 +174,7 @@ def test_tool_against_the_plain_form(repo, tmp_path):
         (mode, dtype, batch) for mode in benchmark.MODES for dtype in ('float32', 'bf16') for batch in '12'
     }
     assert all(float(row['images/s']) > 0 and float(row['ratio']) > 0 for row in rows)
-    assert 'mmlightvit is faster than reference (eager)' in done.stdout
+    assert re.search(r'mmlightvit is [\d.]+ \([\d.]+ to [\d.]+\) times as fast as reference \(eager\)', done.stdout)
     assert 'torch' in files[1].read_text() and files[2].stat().st_size > 1000
     assert done.stdout.count('floor') == 4 and done.stdout.count('stage 3') == 8
     assert 'round 2 of 2' in done.stderr
