@@ -265,6 +265,10 @@ def test_hooks_of_a_linear_layer_are_run(form):
 class TestPackedWeights:
     """oneDNN's layout of a weight may never be older than the weight."""
 
+    @pytest.fixture(autouse=True)
+    def _small_products_too(self, monkeypatch):
+        monkeypatch.setattr(kernels, '_LARGE', 0)
+
     WRITES = dict(
         in_place=lambda layer: layer.weight.add_(1),
         loaded=lambda layer: layer.load_state_dict({'weight': layer.weight + 1, 'bias': layer.bias}),
@@ -306,6 +310,23 @@ class TestPackedWeights:
         del layer
         gc.collect()
         assert len(kernels._PACKED) == before
+
+
+@torch.no_grad()
+def test_a_small_product_is_not_worth_a_call_of_onednn():
+    layer, calls = nn.Linear(128, 128), []
+    for rows in (2**9 - 1, 2**9):
+        with torch.profiler.profile(acc_events=True) as profile:
+            linear(layer, torch.randn(rows, 128))
+        calls.append('mkldnn::_linear_pointwise' in {event.key for event in profile.key_averages()})
+    assert calls == [False, True]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [10, 2**12])
+def test_gelu_is_exact(size):
+    x = torch.linspace(-10, 10, size)
+    torch.testing.assert_close(kernels.gelu(x), nn.functional.gelu(x.double()).float(), rtol=1e-5, atol=1e-6)
 
 
 def test_linear_layers_under_function_transforms():

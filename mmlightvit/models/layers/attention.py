@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cpu_training import attend, can_attend
-from .kernels import EvalCache, forget_packed, linear
+from .kernels import EvalCache, forget_packed, is_plain_inference, linear
 from .tabled_grid import TabledGrid
 from .windows import TokenGrid
 
@@ -98,19 +98,29 @@ class AggregatedAttention(nn.Module):
         """
         if self.kv_global is not None and can_attend(x, self.kv_global):
             return self._train_on_cpu(x, grid, keep_global)
-        image, tokens = x[:, : grid.num_tokens], x[:, grid.num_tokens :]
-        qkv = linear(self.qkv, grid.to_windows(image))
+        qkv, q_global = self._project(x, grid)
         q, k, v = _heads(qkv, 3, self.num_heads)
         local = _attend(q, k, v, mask=self.position_bias(qkv.dtype))
         if self.kv_global is None:
             return linear(self.proj, grid.from_windows(_merge_heads(local)))
 
         q, k, v = _heads(qkv.view(x.shape[0], -1, qkv.shape[-1]), 3, self.num_heads)
-        (q_global,) = _heads(self._query(tokens), 1, self.num_heads)
+        (q_global,) = _heads(q_global, 1, self.num_heads)
         aggregated = _merge_heads(_attend(q_global, k, v, mask=grid.real_keys))
         broadcast = _merge_heads(_attend_to_few(q, *_heads(self.kv_global(aggregated), 2, self.num_heads)))
         image = grid.from_windows(_merge_heads(local).view_as(broadcast) + broadcast)
         return linear(self.proj, torch.cat([image, aggregated], dim=1) if keep_global else image)
+
+    def _project(self, x: Tensor, grid: TokenGrid | TabledGrid) -> tuple[Tensor, Tensor]:
+        """Queries, keys and values of the windows (B * windows, A, 3 C), and the global tokens' queries (B, T, C)."""
+        L, C = grid.num_tokens, x.shape[-1]
+        if grid.in_windows and x.shape[0] == 1 and is_plain_inference(x):
+            # The windows of one image lie one behind the other: one product for all tokens, and still no copy.
+            qkv = linear(self.qkv, x)
+            return grid.to_windows(qkv[:, :L]), qkv[:, L:, :C]
+        qkv = linear(self.qkv, grid.to_windows(x[:, :L]))
+        # Keys and values of the global tokens are never used.
+        return qkv, F.linear(x[:, L:], self.qkv.weight[:C], self.qkv.bias[:C])
 
     def _train_on_cpu(self, x: Tensor, grid: TokenGrid | TabledGrid, keep_global: bool) -> Tensor:
         """:meth:`forward` with a backward pass of its own; the projections see all tokens, which spares copies."""
@@ -123,11 +133,6 @@ class AggregatedAttention(nn.Module):
         if not grid.in_windows:
             x = torch.cat([grid.from_windows(x[:, :-num_global]), x[:, -num_global:]], dim=1)
         return self.proj(x if keep_global else x[:, : grid.num_tokens])
-
-    def _query(self, tokens: Tensor) -> Tensor:
-        """The query rows of ``qkv`` alone: keys and values of the global tokens are never used."""
-        C = tokens.shape[-1]
-        return F.linear(tokens, self.qkv.weight[:C], self.qkv.bias[:C])
 
 
 class VanillaAttention(nn.Module):

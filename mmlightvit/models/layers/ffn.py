@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cpu_training import mlp
-from .kernels import forget_packed, linear_gelu
+from .kernels import forget_packed, gelu, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):
@@ -49,7 +49,7 @@ class BiDimensionalAttention(nn.Module):
     def gates(self, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The channel gate (B, 1, C) and the spatial gate (B, M, 1); None for one that does not exist."""
         n = self.norm(y)
-        g = F.gelu(self.global_reduce(n.mean(dim=1, keepdim=True)))
+        g = gelu(self.global_reduce(n.mean(dim=1, keepdim=True)))
         channel = spatial = None
         if self.channel_select is not None:
             channel = self.channel_select(g).sigmoid()

@@ -53,7 +53,7 @@ class EvalCache:
             variant: What the value depends on besides, comparable; for example its dtype.
             compute: Computes the value.
         """
-        if not _is_plain_inference(sources[0]) or any(source.is_inference() for source in sources):
+        if not is_plain_inference(sources[0]) or any(source.is_inference() for source in sources):
             return compute()
         if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()  # a graph must not hold memory that this cache may give back
@@ -73,10 +73,25 @@ def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)``; on a CPU in inference by oneDNN with a weight in oneDNN's own layout."""
-    if _has_onednn(x, layer.weight) and is_bare(layer):
+    """``layer(x)``; a large one on a CPU in inference by oneDNN with a weight in oneDNN's own layout."""
+    if _is_large(x, layer.weight) and _has_onednn(x, layer.weight) and is_bare(layer):
         return _onednn_linear()(x, layer.weight, layer.bias, 'none')
     return layer(x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """``GELU(x)``, exact; of a few values on a CPU in inference without the 20 us of a call of oneDNN."""
+    if x.numel() < 2**12 and x.is_cpu and x.dtype == torch.float32 and is_plain_inference(x):
+        return x * torch.special.ndtr(x)
+    return F.gelu(x)
+
+
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product is worth the 30 to 50 us that setting up a call of oneDNN takes.
+
+    Always true in a compiled model: another answer would tie the graph to a size.
+    """
+    return torch.compiler.is_compiling() or x.numel() * weight.shape[0] >= _LARGE
 
 
 def conv_gelu(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
@@ -98,6 +113,7 @@ def forget_packed(module: nn.Module) -> None:
 # oneDNN's operators that their weights are constants.
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_LARGE = 2**23  # multiply-adds
 
 
 class _Packed(NamedTuple):
@@ -177,7 +193,7 @@ def _packed(weight: Tensor) -> Tensor:
 
 def can_fold(layers: nn.Sequential) -> bool:
     """Whether the BatchNorms of convolution, norm, activation triples may be folded into the convolutions."""
-    return (_is_plain_inference(next(layers.parameters())) or _is_compiled_inference()) and all(
+    return (is_plain_inference(next(layers.parameters())) or _is_compiled_inference()) and all(
         is_bare(layer) and not (isinstance(layer, nn.BatchNorm2d) and layer.training) for layer in layers
     )
 
@@ -200,7 +216,8 @@ def is_plain_cpu_training(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _is_plain_inference(x: Tensor) -> bool:
+def is_plain_inference(x: Tensor) -> bool:
+    """Whether no gradient is recorded and nobody looks into the model: see the module's docstring."""
     return not torch.is_grad_enabled() and _is_plain(x)
 
 
@@ -220,7 +237,7 @@ def _is_compiled_inference() -> bool:
 
 
 def _has_onednn(x: Tensor, weight: Tensor) -> bool:
-    return _is_float_on_cpu(x, weight) and (_is_plain_inference(x) or _is_compiled_inference())
+    return _is_float_on_cpu(x, weight) and (is_plain_inference(x) or _is_compiled_inference())
 
 
 def _is_float_on_cpu(x: Tensor, weight: Tensor) -> bool:
