@@ -43,11 +43,24 @@ def close(got, want, tolerance=1e-4):
 SIZES = [(1, 224, 224), (2, 448, 224), (2, 112, 224), (1, 8, 8), (2, 100, 130), (3, 33, 457)]
 
 
-@pytest.mark.parametrize('settings', [{}, {'num_global_tokens': 0}, {'window_size': None, 'num_global_tokens': 0}])
+FOUR_STAGES = dict(
+    embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 4, 8], num_blocks=[1, 1, 1, 1], ffn_ratios=[2, 2, 2, 2],
+    num_global_tokens=2, patch_stride=4,
+)  # fmt: skip
+SETTINGS = [
+    {},
+    {'num_global_tokens': 0},
+    {'window_size': None, 'num_global_tokens': 0},
+    {'arch': FOUR_STAGES, 'out_indices': (0, 3)},
+    {'overlapping_patches': False, 'residual_merging': False, 'window_size': 4},
+]
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
 @pytest.mark.parametrize('out_type', ['featmap', 'raw'])
 def test_tables_move_tokens_as_views_do(settings, out_type):
     """What is compiled, run as it is: outputs and gradients of the usual form, at any size."""
-    usual = oracles.scramble(LightViT('test', out_type=out_type, **settings)).train()
+    usual = oracles.scramble(LightViT(**{'arch': 'test', 'out_type': out_type, **settings})).train()
     tabled = copy.deepcopy(usual)
     tabled._compiled_run = tabled._run_tabled
     for size in SIZES + ALIGNED[:1] + PADDED[:1]:

@@ -87,7 +87,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def _is_large(x: Tensor, weight: Tensor) -> bool:
-    """Whether a product is worth the 30 to 50 us that setting up a call of oneDNN takes.
+    """Whether a product is worth the 15 to 50 us that setting up a call of oneDNN takes.
 
     Always true in a compiled model: another answer would tie the graph to a size.
     """
