@@ -4,6 +4,6 @@
 Importing the package imports no toolbox: the registries find what a config names when it is built.
 """
 
-from .version import __version__
+from mmlightvit.version import __version__
 
 __all__ = ['__version__']

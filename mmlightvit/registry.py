@@ -10,29 +10,43 @@ from importlib.util import find_spec
 
 from mmengine import registry as _root
 
-from . import config_paths as _config_paths
+from mmlightvit import config_paths as _config_paths
 
 SCOPE = 'mmlightvit'
 _config_paths.register()
 
-_MODEL_LOCATIONS = ['mmlightvit.models.backbones']
-if find_spec('mmcv') is not None:
-    _MODEL_LOCATIONS.append('mmlightvit.models.necks')
-if find_spec('mmpretrain') is not None:
-    _MODEL_LOCATIONS.append('mmlightvit.models.heads')
-_METRIC_LOCATIONS = ['mmlightvit.evaluation'] if find_spec('mmdet') is not None else []
+_D = 'mmlightvit.durable'
 
-MODELS = _root.Registry('model', parent=_root.MODELS, scope=SCOPE, locations=_MODEL_LOCATIONS)
-MODEL_WRAPPERS = _root.Registry(
-    'model wrapper', parent=_root.MODEL_WRAPPERS, scope=SCOPE, locations=['mmlightvit.engine']
+
+def _found(*rooms: tuple[str, str]) -> list[str]:
+    """The modules whose package is installed."""
+    return [module for module, package in rooms if find_spec(package) is not None]
+
+
+MODELS = _root.Registry(
+    'model',
+    parent=_root.MODELS,
+    scope=SCOPE,
+    locations=_found(
+        ('mmlightvit.models.backbones', 'mmengine'),
+        ('mmlightvit.models.necks', 'mmcv'),
+        ('mmlightvit.models.heads', 'mmpretrain'),
+    ),
 )
-RUNNERS = _root.Registry('runner', parent=_root.RUNNERS, scope=SCOPE, locations=['mmlightvit.engine'])
-LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope=SCOPE, locations=['mmlightvit.engine'])
-HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope=SCOPE, locations=['mmlightvit.engine', 'mmlightvit.datasets'])
+MODEL_WRAPPERS = _root.Registry('model wrapper', parent=_root.MODEL_WRAPPERS, scope=SCOPE, locations=[f'{_D}.wrappers'])
+RUNNERS = _root.Registry('runner', parent=_root.RUNNERS, scope=SCOPE, locations=[f'{_D}.runner'])
+LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope=SCOPE, locations=[f'{_D}.loops'])
+HOOKS = _root.Registry(
+    'hook',
+    parent=_root.HOOKS,
+    scope=SCOPE,
+    locations=[f'{_D}.saving', f'{_D}.data_guard', 'mmlightvit.deploy.compile'],
+)
 OPTIM_WRAPPERS = _root.Registry(
-    'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope=SCOPE, locations=['mmlightvit.engine']
+    'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope=SCOPE, locations=[f'{_D}.nonfinite', f'{_D}.wrappers']
 )
-DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=['mmlightvit.engine'])
-DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=['mmlightvit.datasets'])
-TRANSFORMS = _root.Registry('transform', parent=_root.TRANSFORMS, scope=SCOPE, locations=['mmlightvit.datasets'])
-METRICS = _root.Registry('metric', parent=_root.METRICS, scope=SCOPE, locations=_METRIC_LOCATIONS)
+DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=[f'{_D}.samplers'])
+DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=[f'{_D}.samplers'])
+METRICS = _root.Registry(
+    'metric', parent=_root.METRICS, scope=SCOPE, locations=_found(('mmlightvit.evaluation.coco', 'mmdet'))
+)

@@ -14,7 +14,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(Path(__file__).parent))  # tests import `oracles`
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / 'tools' / 'demo')]  # tests import `oracles` and the demo's data
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
-from mmlightvit.engine import launch
+from mmlightvit.durable import launch
 
 
 def _in_rank(rank: int, world_size: int, port: int, results: str, function: Callable, args: tuple) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits import SEGMENTATION_CLASSES, TASK_SETTINGS, prepare
 from PIL import Image
 from processes import run_forked
 
-from mmlightvit.checkpoint import read_checkpoint
-from mmlightvit.datasets.digits import SEGMENTATION_CLASSES, TASK_SETTINGS, prepare
-from mmlightvit.engine import entry
+from mmlightvit.cli import entry
+from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.visualization.curves import plot_curves, read_scalars
 from mmlightvit.visualization.predictions import contact_sheet, predict
 

@@ -9,4 +9,4 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m mmlightvit.engine "$root/tools/train.py" "$@"
+exec "${PYTHON:-python}" -m mmlightvit.cli.dist_launch "$root/tools/train.py" "$@"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmlightvit.engine.entry import test, test_parser
+from mmlightvit.cli.entry import test, test_parser
 from mmlightvit.errors import exit_on_user_error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmlightvit.engine.entry import train, train_parser
+from mmlightvit.cli.entry import train, train_parser
 from mmlightvit.errors import exit_on_user_error
 
 

@@ -415,7 +415,7 @@ def cells(timings: Sequence[Timing]) -> tuple[tuple[str, ...], list[list[str]]]:
 
 def floor_line(model: nn.Module, timing: Timing, machine: Machine) -> str:
     """The share of the roofline that a forward pass of a model reaches, in a sentence."""
-    from .counting import count
+    from mmlightvit.analysis.counting import count
 
     case = timing.case
     rates = f'copy {machine.bytes_per_second / 1e9:.1f} GB/s, matmul {machine.flops_per_second / 1e9:.0f} GFLOP/s'

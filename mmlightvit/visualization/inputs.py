@@ -40,7 +40,7 @@ def load_model(cfg: Config, checkpoint: str) -> Any:
         UserError: The model cannot be built, or the checkpoint is missing or belongs to another model.
     """
     from mmlightvit.analysis.counting import build_model
-    from mmlightvit.checkpoint import load_into
+    from mmlightvit.checkpoint.load import load_into
 
     model = build_model(cfg)
     load_into(model, checkpoint)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmlightvit.analysis.counting import build_model
-from mmlightvit.checkpoint.loading import load_into
+from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def predict(cfg: Config, checkpoint: str, count: int) -> tuple[list[Any], Sequen
     """Predictions of a checkpoint on ``count`` images spread evenly over the test set.
 
     Args:
-        cfg: Config of any task; its toolbox has to be imported (``mmlightvit.engine.entry.import_toolbox``).
+        cfg: Config of any task; its toolbox has to be imported (``mmlightvit.cli.entry.import_toolbox``).
         checkpoint: Path or address of the weights.
         count: Number of images, >= 1; all of them if the test set has fewer.
 

@@ -15,10 +15,12 @@ from mmengine.runner import load_checkpoint
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
-from mmlightvit.checkpoint import load_into, read_checkpoint, recognise
-from mmlightvit.checkpoint.conversion import convert
-from mmlightvit.checkpoint.keymap import rename_to_published, to_published
+from mmlightvit.checkpoint.convert import convert
+from mmlightvit.checkpoint.identify import recognise
+from mmlightvit.checkpoint.load import load_into
+from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.models.backbones import LightViT
+from mmlightvit.models.published import rename_to_published, to_published
 
 WAYS = ['direct', 'converted', 'safetensors']
 

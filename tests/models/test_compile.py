@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from mmlightvit.engine.compile import CompileBackboneHook, compile_backbones
+from mmlightvit.deploy.compile import CompileBackboneHook, compile_backbones
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

@@ -20,7 +20,7 @@ from mmengine.runner import Runner as StockRunner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import mmlightvit.engine
+from mmlightvit.durable.runner import Runner
 from mmlightvit.models.backbones import LightViT
 
 SIDE = 32
@@ -186,7 +186,7 @@ def config(work_dir: str | os.PathLike, by_epoch: bool = True, workers: int = 0,
 def train(cfg: Any, stock: bool = False) -> Any:
     """Build the runner and train; returns it."""
     torch.set_num_threads(1)
-    kind = StockRunner if stock else mmlightvit.engine.Runner
+    kind = StockRunner if stock else Runner
     cfg.setdefault('experiment_name', f'run_{random.SystemRandom().getrandbits(60)}')
     runner = kind.from_cfg(cfg)
     runner.train()

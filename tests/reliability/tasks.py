@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from digits import prepare, settings_for
 from mmengine.config import Config
 
-from mmlightvit.datasets.digits import prepare, settings_for
-from mmlightvit.engine.data_root import move_data_root
+from mmlightvit.data.data_root import move_data_root
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ('detection', 'classification', 'segmentation')

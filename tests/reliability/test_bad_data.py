@@ -21,8 +21,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from processes import run_forked
 
-from mmlightvit.datasets.guard import BadDataError
-from mmlightvit.engine import launch
+from mmlightvit.durable import launch
+from mmlightvit.durable.data_guard import BadDataError
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

@@ -16,9 +16,9 @@ import runs
 import torch
 from mmengine.hooks import Hook
 
-from mmlightvit.engine import loops, nonfinite
-from mmlightvit.engine.loops import EpochBasedTrainLoop
-from mmlightvit.engine.nonfinite import OptimWrapper
+from mmlightvit.durable import loops, nonfinite
+from mmlightvit.durable.loops import EpochBasedTrainLoop
+from mmlightvit.durable.nonfinite import OptimWrapper
 
 
 class MemoryAt(Hook):

@@ -15,7 +15,7 @@ import runs
 import tasks
 from mmengine.runner import find_latest_checkpoint
 
-from mmlightvit.engine.launch import init_distributed
+from mmlightvit.durable.launch import init_distributed
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')

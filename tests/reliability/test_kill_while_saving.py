@@ -21,9 +21,9 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner as StockRunner
 from mmengine.runner import find_latest_checkpoint
 
-import mmlightvit.engine
-from mmlightvit.checkpoint import read_checkpoint
-from mmlightvit.engine.saving import find_newest
+from mmlightvit.durable.runner import Runner
+from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.durable.saving import find_newest
 
 BALLAST = 2_000_000  # parameters: a checkpoint of 8 MB, in the making for tens of milliseconds
 
@@ -37,7 +37,7 @@ def _runner(work_dir: Path, stock: bool) -> tuple[Any, StockCheckpointHook]:
     )
     cfg.model.width = BALLAST
     cfg.custom_hooks = []
-    runner = (StockRunner if stock else mmlightvit.engine.Runner).from_cfg(cfg)
+    runner = (StockRunner if stock else Runner).from_cfg(cfg)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)

@@ -14,8 +14,8 @@ import forks
 import pytest
 import runs
 
-from mmlightvit.engine.launch import init_distributed
-from mmlightvit.engine.saving import find_newest
+from mmlightvit.durable.launch import init_distributed
+from mmlightvit.durable.saving import find_newest
 
 LONG = dict(train_cfg__max_epochs=2000, default_hooks__checkpoint__interval=1000)
 
@@ -104,7 +104,7 @@ def test_a_killed_rank_ends_the_job_within_thirty_seconds(tmp_path, report, repo
 import os, sys
 sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}]
 import runs
-from mmlightvit.engine.launch import init_distributed
+from mmlightvit.durable.launch import init_distributed
 init_distributed('pytorch', dict(backend='gloo'))
 open(f'{tmp_path}/pid' + os.environ['RANK'], 'w').write(str(os.getpid()))
 runs.train(runs.config({str(tmp_path / 'run')!r}, launcher='pytorch', workers=2, train_cfg__max_epochs=2000))

@@ -17,7 +17,7 @@ import torch
 from mmengine.hooks import Hook
 from processes import run_forked
 
-from mmlightvit.engine import entry
+from mmlightvit.cli import entry
 
 RETINANET = [
     *tiny_data.DETECTION,

@@ -163,7 +163,7 @@ def build_from_config(args: argparse.Namespace) -> tuple[dict, 'object']:
     from torch import nn
 
     from mmlightvit.analysis.counting import build_model, task_of
-    from mmlightvit.engine.entry import load_config
+    from mmlightvit.cli.entry import load_config
 
     if args.reference or args.classifier:
         raise UserError('--reference, --classifier: expected with an arch (tiny, small, base), not with a config')

@@ -37,7 +37,7 @@ def main() -> None:
     args = parse_args()
     from mmlightvit.analysis.counting import count
     from mmlightvit.analysis.reports import count_report
-    from mmlightvit.engine.entry import load_config
+    from mmlightvit.cli.entry import load_config
 
     if args.depth < 0:
         raise UserError(f'--depth: expected a number >= 0, got {args.depth}')

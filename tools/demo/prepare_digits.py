@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmlightvit.datasets.digits import TASK_SETTINGS, DigitsSettings, prepare, settings_for
+from digits import TASK_SETTINGS, DigitsSettings, prepare, settings_for
+
 from mmlightvit.errors import exit_on_user_error
 
 HELP = {

@@ -16,9 +16,9 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 
-from mmlightvit.datasets.checks import check_config
-from mmlightvit.engine.data_root import SPLITS, move_data_root
-from mmlightvit.engine.entry import import_toolbox, load_config
+from mmlightvit.cli.entry import import_toolbox, load_config
+from mmlightvit.data.check import check_config
+from mmlightvit.data.data_root import SPLITS, move_data_root
 from mmlightvit.errors import exit_on_user_error
 
 

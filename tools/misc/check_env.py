@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     parse_args()
     try:
-        from mmlightvit.utils.env import diagnose, gather, version_table
+        from mmlightvit.cli.doctor import diagnose, gather, version_table
     except ModuleNotFoundError as error:
         print(f'problem: {error.name} is not installed: pip install -r requirements/runtime.txt')
         return 1

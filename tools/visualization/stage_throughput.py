@@ -35,7 +35,7 @@ def main() -> None:
     import torch
 
     from mmlightvit.analysis.counting import build_model, count
-    from mmlightvit.engine.entry import load_config
+    from mmlightvit.cli.entry import load_config
     from mmlightvit.models.backbones import LightViT
     from mmlightvit.visualization.plots import measure_stages, plot_stages, write_stages
 

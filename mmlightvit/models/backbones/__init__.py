@@ -1,7 +1,6 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-from mmlightvit.checkpoint import secure_loading
-
-from .lightvit import ARCH_ZOO, LightViT
+from mmlightvit.checkpoint.install import secure_loading
+from mmlightvit.models.backbones.lightvit import ARCH_ZOO, LightViT
 
 # Whoever builds the backbone, our tools or a toolbox's, gets safe and strict loading.
 secure_loading()

@@ -1,13 +1,13 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """The layers of LightViT, each its own file. They need torch and nothing else."""
 
-from .attention import AggregatedAttention, VanillaAttention
-from .drop_path import DropPath
-from .ffn import FFN, BiDimensionalAttention
-from .patch_embed import PatchEmbed
-from .patch_merging import ResidualPatchMerging
-from .tabled_grid import TabledGrid, tabled_grids
-from .windows import TokenGrid, window_partition, window_reverse
+from mmlightvit.models.layers.attention import AggregatedAttention, VanillaAttention
+from mmlightvit.models.layers.drop_path import DropPath
+from mmlightvit.models.layers.ffn import FFN, BiDimensionalAttention
+from mmlightvit.models.layers.patch_embed import PatchEmbed
+from mmlightvit.models.layers.patch_merging import ResidualPatchMerging
+from mmlightvit.models.layers.tabled_grid import TabledGrid, tabled_grids
+from mmlightvit.models.layers.windows import TokenGrid, window_partition, window_reverse
 
 __all__ = [
     'FFN',

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu_training import attend, can_attend
-from .kernels import EvalCache, forget_packed, is_plain_inference, linear
-from .tabled_grid import TabledGrid
-from .windows import TokenGrid
+from mmlightvit.models.layers.cpu_training import attend, can_attend
+from mmlightvit.models.layers.kernels import EvalCache, forget_packed, is_plain_inference, linear
+from mmlightvit.models.layers.tabled_grid import TabledGrid
+from mmlightvit.models.layers.windows import TokenGrid
 
 
 def relative_position_index(window: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .kernels import is_bare, is_plain_cpu_training, linear, linear_gelu
+from mmlightvit.models.layers.kernels import is_bare, is_plain_cpu_training, linear, linear_gelu
 
 
 def mlp(fc1: nn.Linear, fc2: nn.Linear, x: Tensor) -> Tensor:

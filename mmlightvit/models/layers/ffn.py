@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu_training import mlp
-from .kernels import forget_packed, gelu, linear_gelu
+from mmlightvit.models.layers.cpu_training import mlp
+from mmlightvit.models.layers.kernels import forget_packed, gelu, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):

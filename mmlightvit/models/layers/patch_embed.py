@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cpu_training import batch_norm, can_batch_norm
-from .kernels import EvalCache, can_fold, conv_gelu, fold_batch_norm
+from mmlightvit.models.layers.cpu_training import batch_norm, can_batch_norm
+from mmlightvit.models.layers.kernels import EvalCache, can_fold, conv_gelu, fold_batch_norm
 
 
 class PatchEmbed(nn.Module):

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .patch_merging import merging_cells
-from .windows import TokenGrid
+from mmlightvit.models.layers.patch_merging import merging_cells
+from mmlightvit.models.layers.windows import TokenGrid
 
 _ABSENT = -1  # in a table: there is no such token, take zeros
 

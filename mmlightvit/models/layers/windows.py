@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kernels import is_exporting
+from mmlightvit.models.layers.kernels import is_exporting
 
 
 def window_partition(x_BHWC: Tensor, size: int) -> Tensor:

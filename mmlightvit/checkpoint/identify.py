@@ -1,0 +1,217 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint is: found by its keys and shapes, never by its name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mmlightvit.errors import UserError
+from mmlightvit.models import published as keymap
+
+#: Where trainers keep the weights.
+_CONTAINERS = ('state_dict', 'model')
+
+#: What stands beside ``backbone.`` in a model of each kind, first match first.
+_KINDS = (
+    ('detector', ('rpn_head.', 'roi_head.', 'bbox_head.', 'mask_head.')),
+    ('segmenter', ('decode_head.',)),
+    ('classifier', ('head.',)),
+)
+
+_PUBLISHED_KEY = re.compile(r'(?:^|\.)stages\.\d+\.\d+\.')
+_OUR_KEY = re.compile(r'(?:^|\.)stages\.\d+\.(?:blocks|downsample)\.')
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The arguments of a backbone, as its tensors' shapes show them.
+
+    Attributes:
+        arch: Name of the variant, or None where no variant fits.
+        embed_dims: Channels of each stage.
+        num_blocks: Blocks of each stage.
+        num_global_tokens: Global tokens.
+        window_size: Window side; None without position-bias tables.
+    """
+
+    arch: str | None
+    embed_dims: tuple[int, ...]
+    num_blocks: tuple[int, ...]
+    num_global_tokens: int
+    window_size: int | None
+
+    def __str__(self) -> str:
+        name = f'LightViT {self.arch}' if self.arch else 'LightViT of no named variant'
+        return (
+            f'{name} (channels {list(self.embed_dims)}, blocks {list(self.num_blocks)}, '
+            f'{self.num_global_tokens} global tokens, window {self.window_size})'
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's weights under our names.
+
+    Attributes:
+        layout: ``'published'`` or ``'own'``.
+        kind: ``'classifier'``, ``'detector'``, ``'segmenter'``, ``'backbone'`` (bare, no prefix), ``'headless'``
+            (``backbone.`` with none of these heads), or ``'other'``: no LightViT at its top level; then the keys are
+            as in the file.
+        state: Tensors by our names.
+        architecture: Of the backbone; None for ``'other'``.
+    """
+
+    layout: str
+    kind: str
+    state: Mapping[str, Tensor]
+    architecture: Architecture | None
+
+    @property
+    def backbone(self) -> dict[str, Tensor]:
+        """The backbone's tensors, without prefix."""
+        if self.kind == 'backbone':
+            return dict(self.state)
+        return {k.removeprefix('backbone.'): v for k, v in self.state.items() if k.startswith('backbone.')}
+
+    def __str__(self) -> str:
+        return f'{self.layout} {self.kind}, {self.architecture}' if self.architecture else 'no LightViT'
+
+
+def find_state_dict(checkpoint: Mapping[str, Any], name: str = 'checkpoint') -> dict[str, Tensor]:
+    """The weights of a checkpoint, without ``module.``.
+
+    Args:
+        checkpoint: ``{'state_dict': ...}``, a trainer's ``{'model': ...}``, or the bare weights.
+        name: The file, for messages.
+
+    Raises:
+        UserError: There are none, or something that is no tensor is among them.
+    """
+    state: Any = checkpoint
+    for key in _CONTAINERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            state = checkpoint[key]
+            break
+    if not state:
+        raise UserError(f'{name}: holds no weights.')
+    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f'{name}: expected tensors in state_dict, model or at the top level, got something else under '
+            f'{shorten(others)}.'
+        )
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        stripped = str(key).removeprefix('module.')
+        if stripped in weights:
+            raise UserError(f'{name}: holds {stripped} both with and without the prefix module.')
+        weights[stripped] = value
+    return weights
+
+
+def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint') -> Source:
+    """Say what the weights are and bring them under our names.
+
+    Args:
+        state: Tensors by their names in the file.
+        name: The file, for messages.
+
+    Raises:
+        UserError: The keys mix the published layout and ours, or an index buffer is not the one of its window.
+    """
+    published = [key for key in state if _PUBLISHED_KEY.search(key)]
+    ours = [key for key in state if _OUR_KEY.search(key)]
+    if published and ours:
+        raise UserError(
+            f'{name}: mixes the published layout ({shorten(published)}) and that of this project ({shorten(ours)}).'
+        )
+    layout = 'published' if published else 'own'
+    kind = kind_of(state)
+    if kind == 'other':
+        return Source(layout, kind, dict(state), None)
+    _check_index_buffers(state, name)
+    if published:
+        # Detectors, segmenters and lone prefixed backbones differ in nothing that the table renames.
+        state = keymap.rename_to_ours(state, kind if kind in keymap.TABLES else 'detector')
+    else:
+        state = {key: value for key, value in state.items() if not key.endswith(f'.{keymap.INDEX}')}
+    prefix = '' if kind == 'backbone' else 'backbone.'
+    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return Source(layout, kind, state, architecture_of(backbone))
+
+
+def kind_of(keys: Iterable[str]) -> str:
+    """The kind of model that has these keys, published or ours."""
+    keys = list(keys)
+    if any(key.startswith('stages.') for key in keys):
+        has_head = any(key.startswith(('norm.', 'neck.', 'head.')) for key in keys)
+        return 'classifier' if has_head else 'backbone'
+    if any(key.startswith('backbone.stages.') for key in keys):
+        for kind, prefixes in _KINDS:
+            if any(key.startswith(prefixes) for key in keys):
+                return kind
+        return 'headless'
+    return 'other'
+
+
+def architecture_of(backbone: Mapping[str, Tensor]) -> Architecture:
+    """Read a backbone's arguments off its tensors.
+
+    Args:
+        backbone: Tensors by our names, without prefix; some may be missing.
+    """
+    from mmlightvit.models.backbones.lightvit import ARCH_ZOO
+
+    blocks: dict[int, set[int]] = {}
+    dims: dict[int, int] = {}
+    window = None
+    for key, value in backbone.items():
+        match = re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key)
+        if match is None:
+            continue
+        blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+        if key.endswith('.norm1.weight'):
+            dims[int(match[1])] = value.shape[0]
+        if key.endswith('.relative_position_bias_table'):
+            window = (math.isqrt(value.shape[0]) + 1) // 2
+    token = backbone.get('global_token')
+    embed_dims = tuple(dims[i] for i in sorted(dims))
+    num_blocks = tuple(len(blocks[i]) for i in sorted(blocks))
+    arch = next(
+        (
+            name
+            for name, variant in ARCH_ZOO.items()
+            # A backbone whose last stages are not built is still of its variant.
+            if embed_dims
+            and tuple(variant['embed_dims'])[: len(embed_dims)] == embed_dims
+            and tuple(variant['num_blocks'])[: len(num_blocks)] == num_blocks
+        ),
+        None,
+    )
+    tokens = token.shape[1] if token is not None and token.dim() == 3 else 0
+    return Architecture(arch, embed_dims, num_blocks, tokens, window)
+
+
+def shorten(keys: Iterable[str], limit: int = 12) -> str:
+    """Keys for one line: all of them, or the first ``limit`` and how many more."""
+    keys = list(keys)
+    more = f', and {len(keys) - limit} more' if len(keys) > limit else ''
+    return ', '.join(keys[:limit]) + more
+
+
+def _check_index_buffers(state: Mapping[str, Tensor], name: str) -> None:
+    """The published index buffers are dropped, so they have to be the ones that the window gives."""
+    from mmlightvit.models.layers.attention import relative_position_index
+
+    for key, value in state.items():
+        if not key.endswith(f'.{keymap.INDEX}'):
+            continue
+        window = math.isqrt(math.isqrt(value.numel()))
+        if window**4 != value.numel() or not value.flatten().equal(relative_position_index(window).flatten()):
+            raise UserError(f'{name}: {key} is not the index of a {window} x {window} window in row-major order.')

@@ -1,0 +1,188 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""What can be found missing before a toolbox is imported, a model built or a GPU taken.
+
+Each check raises a :class:`~mmlightvit.errors.UserError` that names the path and the option that changes it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
+from mmlightvit.durable.safe_loading.read import CheckpointUnavailable, download
+from mmlightvit.durable.saving import LAST_CHECKPOINT, checkpoint_dir, find_candidates
+from mmlightvit.errors import UserError
+
+# These fetch their files when they are not there.
+DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+
+
+def check_training(cfg: Config) -> None:
+    """Everything that training reads or writes: work directory, weights, training and validation data.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    check_work_dir(cfg.work_dir)
+    if isinstance(cfg.get('load_from'), str):
+        option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
+        require_file(cfg.load_from, 'checkpoint', option)
+    for split in ('train', 'val'):
+        check_data(cfg, split)
+    if not _goes_on(cfg):
+        check_initial_weights(cfg)
+
+
+def _goes_on(cfg: Config) -> bool:
+    """Whether there is a checkpoint to resume from, so that the runner reads no initial weights."""
+    if not cfg.get('resume'):
+        return False
+    if cfg.get('load_from') is not None:
+        return True
+    note = Path(cfg.work_dir) / LAST_CHECKPOINT
+    return any(find_candidates(checkpoint_dir(cfg.work_dir, cfg.get('default_hooks')))) or (
+        note.is_file() and '://' in note.read_text()
+    )
+
+
+def check_testing(cfg: Config, checkpoint: str) -> None:
+    """Everything that testing reads or writes: work directory, checkpoint and test data.
+
+    Raises:
+        UserError: Something is missing, or the config tests nothing.
+    """
+    check_work_dir(cfg.work_dir)
+    require_file(checkpoint, 'checkpoint', 'the second argument')
+    missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
+    if missing:
+        raise UserError(f'{cfg.filename} cannot be tested: it has no {", ".join(missing)}')
+    check_data(cfg, 'test')
+
+
+def check_work_dir(path: str) -> None:
+    """The work directory exists or can be made, and can be written.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f'work directory {path} cannot be written ({error.strerror}); choose another with --work-dir DIR'
+        ) from error
+
+
+def check_initial_weights(cfg: Config) -> None:
+    """The files that the model's parts start from (``init_cfg``) exist; those at a web address are fetched now.
+
+    Raises:
+        UserError: A file does not exist, or cannot be fetched.
+    """
+    for key, checkpoint in _pretrained(cfg.get('model'), 'model'):
+        scratch = f'{key}=None'
+        owner = key.partition('.init_cfg')[0]
+        if _value_at(cfg, owner).get('norm_eval'):
+            scratch += f' {owner}.norm_eval=False'  # its statistics come with the weights
+        change = f'use --cfg-options {key}.checkpoint=FILE, or {scratch} to train from scratch'
+        if checkpoint.startswith(('http://', 'https://')):
+            try:
+                download(checkpoint)
+            except CheckpointUnavailable as error:
+                raise UserError(f'{error} To change it, {change}') from error
+        elif not _exists(checkpoint):
+            raise UserError(f'pretrained weights not found: {checkpoint}; {change}')
+
+
+def _pretrained(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        if value.get('type') in ('Pretrained', 'PretrainedInit') and isinstance(value.get('checkpoint'), str):
+            yield key, value['checkpoint']
+        for name, item in value.items():
+            yield from _pretrained(item, f'{key}.{name}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _pretrained(item, f'{key}.{index}')
+
+
+def _value_at(cfg: Config, key: str) -> Any:
+    value: Any = cfg
+    for name in key.split('.'):
+        value = value[int(name)] if isinstance(value, (list, tuple)) else value[name]
+    return value
+
+
+def check_data(cfg: Config, split: str) -> None:
+    """The annotation files and image folders of a split, and the files its evaluators read, exist.
+
+    Raises:
+        UserError: One does not exist, or an image folder is empty.
+    """
+    for entry in leaf_datasets(cfg, split):
+        _check_dataset(entry)
+    for entry in evaluators(cfg, split):
+        ann_file = entry.cfg.get('ann_file')
+        if isinstance(ann_file, str) and ann_file:
+            _require(ann_file, 'annotation file', entry.key, 'ann_file', is_folder=False)
+
+
+def _check_dataset(entry: DatasetEntry) -> None:
+    dataset = entry.cfg
+    name = str(dataset.get('type', '')).rsplit('.', maxsplit=1)[-1]
+    backend = dataset.get('backend_args') or {}
+    if backend.get('backend', 'local') not in ('local', 'disk'):
+        return
+    if name in DOWNLOADING_DATASETS and dataset.get('download', True):
+        return
+    root = dataset.get('data_root') or ''
+    if root:
+        _require(root, 'data folder', entry.key, 'data_root', is_folder=True)
+    ann_file = dataset.get('ann_file')
+    if isinstance(ann_file, str) and ann_file:
+        _require(os.path.join(root, ann_file), 'annotation file', entry.key, 'ann_file', is_folder=False)
+    prefix = dataset.get('data_prefix') or dataset.get('split' if name == 'ImageNet' else 'data_prefix')
+    if isinstance(prefix, str):
+        _require(os.path.join(root, prefix), 'image folder', entry.key, 'data_prefix', is_folder=True)
+    elif isinstance(prefix, dict):
+        for part, folder in prefix.items():
+            if isinstance(folder, str) and (folder or root):
+                key = f'data_prefix.{part}'
+                _require(os.path.join(root, folder), 'image folder', entry.key, key, is_folder=True)
+
+
+def require_file(path: str, what: str, option: str) -> None:
+    """A local file exists; addresses pass.
+
+    Raises:
+        UserError: It does not, or is a folder.
+    """
+    if _exists(path) and not os.path.isdir(path):
+        return
+    problem = 'is a folder, not a file' if os.path.isdir(path) else 'not found'
+    raise UserError(f'{what} {problem}: {path}; give another with {option}')
+
+
+def _require(path: str, what: str, key: str, name: str, *, is_folder: bool) -> None:
+    change = f'put the data there, or use --data-root DIR or --cfg-options {key}.{name}=PATH'
+    if not _exists(path):
+        raise UserError(f'{what} not found: {path} ({key}); {change}')
+    if '://' in path or not is_folder:
+        return
+    path = os.path.expanduser(path)
+    if not os.path.isdir(path):
+        raise UserError(f'{what} is not a folder: {path} ({key}); {change}')
+    with os.scandir(path) as items:
+        if next(items, None) is None:
+            raise UserError(f'{what} is empty: {path} ({key}); {change}')
+
+
+def _exists(path: str) -> bool:
+    return '://' in path or os.path.exists(os.path.expanduser(path))

@@ -1,0 +1,2 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Labels: reading them, splitting, checking and showing."""

@@ -1,0 +1,651 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Reading the data that a config names, before training does, and saying every problem in plain words.
+
+One fault gives one line: what cannot be told because of an earlier fault is not guessed at. What may be meant, such as
+a class without objects in one split, is a note and not a problem.
+
+Reading order: report -> one image -> COCO files -> label images -> folders and lists of classes -> any other data set
+-> the config as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import os.path as osp
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+from mmlightvit.data.data_root import SPLITS, evaluators, leaf_datasets
+from mmlightvit.durable.dataset_traits import is_a, roots
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, climbs_out, decode, fetch, read_header
+from mmlightvit.errors import UserError
+
+#: Wraps an iterable of known length: (items, what they are, how many) -> the same items.
+Progress = Callable[[Iterable, str, int], Iterable]
+
+_BATCH = 512
+#: COCO's own boxes leave their images by up to a pixel, by rounding.
+_OUTSIDE_PIXELS = 1.0
+_NAMED = 8
+_IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
+
+
+def no_progress(items: Iterable, what: str, total: int) -> Iterable:
+    """A :data:`Progress` that shows nothing."""
+    return items
+
+
+@dataclass
+class Report:
+    """What a check found, in the order of reading.
+
+    Args:
+        problems: One line per fault, beginning with the split.
+        refused: Those problems that a run refuses at once: paths that climb out.
+        notes: Facts that may be meant.
+        images: Image files read, label images not counted.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: int = 0
+
+
+def _names(items: Iterable[Any]) -> str:
+    items = list(items)
+    rest = len(items) - _NAMED
+    return ', '.join(map(str, items[:_NAMED])) + (f' and {rest} more' if rest > 0 else '')
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What reading one image told: a fault, or the sizes (H, W) that an annotation may give for it."""
+
+    fault: str | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+def _read_image(path: str, backend_args: dict | None) -> _Image:
+    try:
+        content = fetch(path, backend_args)
+        stored = read_header(content, MAX_PIXELS).size
+        height, width = decode(content).shape[:2]
+    except BadSample as error:
+        return _Image(str(error))
+    # The first is the size in training; as stored, before EXIF turns it, is understood too.
+    return _Image(None, ((height, width), stored))
+
+
+def _in_threads(function: Callable, items: Sequence, progress: Progress, what: str) -> Iterator[tuple[Any, Any]]:
+    """(item, result) in order. Decoding releases the interpreter lock; batches bound the memory."""
+    done = iter(progress(range(len(items)), what, len(items)))
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            for item, result in zip(batch, pool.map(function, batch)):
+                next(done)
+                yield item, result
+    next(done, None)  # lets the bar finish
+
+
+# COCO files -----------------------------------------------------------------------------------------------------------
+
+
+def check_annotations(dataset: Any) -> Report:
+    """What a COCO annotation file tells without its images; nothing for data sets of another kind.
+
+    Args:
+        dataset: As built; mmdet's ``CocoDataset`` or a child of it.
+    """
+    report = Report()
+    if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
+        content = _load_coco(dataset, report)
+        if content is not None:
+            entries = _check_coco_entries(dataset, content, report)
+            _check_coco_objects(content, entries, {}, False, report)
+    return report
+
+
+def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Report) -> None:
+    content = _load_coco(dataset, report)
+    if content is None:
+        return
+    _check_categories(dataset, content, report)
+    entries = _check_coco_entries(dataset, content, report)
+    folder = roots(dataset)[0]
+    sizes: dict[Any, tuple[int, int]] = {}
+    readable = [
+        entry
+        for entry in entries.values()
+        if isinstance(entry.get('file_name'), str) and not climbs_out(osp.join(folder, entry['file_name']), folder)
+    ]
+    paths = [osp.join(folder, entry['file_name']) for entry in readable]
+    report.images += len(paths)
+    read = _in_threads(lambda path: _read_image(path, dataset.backend_args), paths, progress, 'images')
+    for entry, (path, image) in zip(readable, read):
+        said = (entry.get('height', 0), entry.get('width', 0))
+        if image.fault:
+            report.problems.append(f'{path}: {image.fault}')
+        elif said in image.sizes:
+            sizes[entry['id']] = said
+        else:
+            height, width = image.sizes[0]
+            sizes[entry['id']] = image.sizes[0]
+            report.problems.append(
+                f'{path}: it is {width} x {height} pixels, but {dataset.ann_file} says {said[1]} x {said[0]}'
+            )
+    _check_coco_objects(content, entries, sizes, with_mask, report)
+
+
+def _load_coco(dataset: Any, report: Report) -> dict | None:
+    path = dataset.ann_file
+    try:
+        content = json.loads(fetch(path, getattr(dataset, 'backend_args', None)))
+    except BadSample as error:
+        report.problems.append(f'{path}: {error}')
+        return None
+    except ValueError as error:
+        report.problems.append(f'{path}: it is not JSON: {error}')
+        return None
+    lists = ('images', 'annotations', 'categories')
+    missing = [
+        key
+        for key in lists
+        if not isinstance(content, dict)
+        or not isinstance(content.get(key), list)
+        or not all(isinstance(item, dict) for item in content[key])
+    ]
+    if missing:
+        report.problems.append(f'{path}: it is not a COCO file: no list of objects {", ".join(missing)}')
+        return None
+    return content
+
+
+def _check_categories(dataset: Any, content: dict, report: Report) -> None:
+    path = dataset.ann_file
+    report.problems.extend(
+        f'{path}: {count} categories have the id {key}'
+        for key, count in Counter(category.get('id') for category in content['categories']).items()
+        if count > 1
+    )
+    found = [str(category.get('name')) for category in content['categories']]
+    wanted = list(dataset.metainfo['classes'])
+    missing = [name for name in wanted if name not in found]
+    others = [name for name in found if name not in wanted]
+    if missing:
+        report.problems.append(
+            f"{path}: the config's classes {_names(missing)} are not among its categories"
+            + (f'; it has {_names(others)} instead' if others else '')
+        )
+    elif [name for name in found if name in wanted] != wanted:
+        report.problems.append(
+            f'{path}: its categories are {_names(found)} in this order, which is the order of the labels; '
+            f'the config says {_names(wanted)}'
+        )
+    if others and not missing:
+        report.notes.append(f'{path}: objects of {_names(others)} are left out, since the config has no such class')
+    used = {annotation.get('category_id') for annotation in content['annotations']}
+    unused = [
+        category.get('name')
+        for category in content['categories']
+        if category.get('name') in wanted and category.get('id') not in used
+    ]
+    if unused:
+        report.notes.append(f'{path}: {len(unused)} of {len(wanted)} classes have no object: {_names(unused)}')
+
+
+def _check_coco_entries(dataset: Any, content: dict, report: Report) -> dict[Any, dict]:
+    """The image entries by id, the first where an id stands twice."""
+    path, folder = dataset.ann_file, roots(dataset)[0]
+    entries: dict[Any, dict] = {}
+    by_file: dict[Any, Any] = {}
+    for place, entry in enumerate(content['images']):
+        key, name = entry.get('id'), entry.get('file_name')
+        if key is None:
+            report.problems.append(f'{path}: entry {place} of images has no id')
+        elif key in entries:
+            report.problems.append(
+                f'{path}: the image id {key} stands twice, for {entries[key]["file_name"]} and {name}'
+            )
+        elif not isinstance(name, str) or not name:
+            report.problems.append(f'{path}: image {key} has no file_name')
+        else:
+            entries[key] = entry
+            if name in by_file:
+                report.problems.append(f'{path}: the images {by_file[name]} and {key} are the same file {name}')
+            elif climbs_out(osp.join(folder, name), folder):
+                report.refused.append(
+                    f'{path}: the file_name of image {key}, {name}, is outside of the image folder {folder}'
+                )
+                report.problems.append(report.refused[-1])
+            elif not all(isinstance(entry.get(side), int) and entry[side] > 0 for side in ('height', 'width')):
+                report.problems.append(f'{path}: image {key} ({name}) has no height and width in pixels')
+            by_file.setdefault(name, key)
+    if not entries:
+        report.problems.append(f'{path}: it holds no image')
+    return entries
+
+
+def _check_coco_objects(
+    content: dict, entries: dict[Any, dict], sizes: dict[Any, tuple[int, int]], with_mask: bool, report: Report
+) -> None:
+    """Check the annotations against the size of their image as read, else as the file says."""
+    categories = {category.get('id') for category in content['categories']}
+    all_images = {entry.get('id') for entry in content['images']}
+    ids: set[Any] = set()
+    with_objects: set[Any] = set()
+    for place, annotation in enumerate(content['annotations']):
+        key, image_id = annotation.get('id'), annotation.get('image_id')
+        entry = entries.get(image_id)
+        name = f'annotation {key if key is not None else f"at place {place}"}'
+        name += f' of {entry["file_name"]}' if entry else ''
+        if key in ids or key is None:
+            report.problems.append(f'{name}: {"its id stands twice" if key in ids else "it has no id"}')
+            continue
+        ids.add(key)
+        with_objects.add(image_id)
+        if image_id not in all_images:
+            report.problems.append(f'{name}: there is no image {image_id}')
+        elif entry is None:
+            continue  # the entry's own fault is said
+        elif annotation.get('category_id') not in categories:
+            report.problems.append(f'{name}: there is no category {annotation.get("category_id")}')
+        else:
+            size = sizes.get(image_id) or (entry.get('height'), entry.get('width'))
+            if not all(isinstance(side, int) and side > 0 for side in size):
+                continue
+            faults = list(_box_faults(annotation, *size))
+            if with_mask:
+                faults.extend(_mask_faults(annotation.get('segmentation'), *size))
+            if faults:
+                report.problems.append(f'{name}: {", ".join(faults)}')
+    without = sum(image_id not in with_objects for image_id in entries)
+    if without:
+        report.notes.append(f'{without} of {len(entries)} images have no object')
+
+
+def _box_faults(annotation: dict, height: int, width: int) -> Iterator[str]:
+    box = annotation.get('bbox')
+    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+        yield f'its box is not [x, y, width, height] in finite numbers: {box}'
+        return
+    x, y, w, h = box
+    if w <= 0 or h <= 0:
+        yield f'its box is empty: {w:g} x {h:g} pixels'
+    elif w < 1 or h < 1:
+        yield f'its box is narrower than a pixel and would be left out: {w:g} x {h:g} pixels'
+    elif max(-x, -y, x + w - width, y + h - height) > _OUTSIDE_PIXELS:
+        yield f'its box [{x:g}, {y:g}, {w:g}, {h:g}] is outside of its image of {width} x {height} pixels'
+    if w > 0 and h > 0 and not (_is_number(annotation.get('area')) and annotation['area'] > 0):
+        yield f'its area is {annotation.get("area", "missing")}, so it would be left out'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _mask_faults(mask: Any, height: int, width: int) -> Iterator[str]:
+    from pycocotools import mask as coco_mask
+
+    if not mask:
+        yield 'it has no mask'
+    elif isinstance(mask, list):
+        polygons = [part for part in mask if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
+        if len(polygons) < len(mask):
+            yield 'its mask has a part that is not a polygon of three or more points'
+        elif not all(_is_number(value) for polygon in polygons for value in polygon):
+            yield 'its mask has a coordinate that is not a finite number'
+        elif not any(_polygon_area(polygon) for polygon in polygons):
+            yield 'its mask has no area'
+    elif isinstance(mask, dict) and list(mask.get('size', ())) != [height, width]:
+        yield f'its mask is run lengths of {mask.get("size")}, expected [{height}, {width}]'
+    elif isinstance(mask, dict) and isinstance(mask.get('counts'), (str, list)):
+        if isinstance(mask['counts'], list):
+            runs = mask['counts']
+            sound, area = sum(runs) == height * width and min(runs, default=-1) >= 0, sum(runs[1::2])
+        else:
+            # A broken string can decode to runs beyond the image, and decoding it to pixels would write there.
+            area = int(coco_mask.area({'size': [height, width], 'counts': mask['counts'].encode()}))
+            sound = area <= height * width
+        if not sound:
+            yield 'the run lengths of its mask do not fill its image'
+        elif not area:
+            yield 'its mask has no area'
+    else:
+        yield 'its mask is neither polygons nor run lengths'
+
+
+def _polygon_area(polygon: Sequence[float]) -> float:
+    x, y = np.asarray(polygon[0::2]), np.asarray(polygon[1::2])
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+# Label images ---------------------------------------------------------------------------------------------------------
+
+
+def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> None:
+    image_folder, label_folder = roots(dataset)
+    folders = [folder for folder in (image_folder, label_folder) if folder]
+    gone = [folder for folder in folders if not fileio.isdir(folder)]
+    if gone:
+        report.problems.extend(f'{folder}: the folder does not exist' for folder in gone)
+        return
+    listed = bool(dataset.ann_file) and not osp.isdir(dataset.ann_file)
+    if listed and not fileio.isfile(dataset.ann_file):
+        report.problems.append(f'{dataset.ann_file}: the file is missing')
+        return
+    pairs = []
+    for info in dataset.load_data_list():
+        image, label = info['img_path'], info.get('seg_map_path')
+        if climbs_out(image, image_folder):
+            report.problems.append(
+                f'{dataset.ann_file}: the entry {image} is outside of the image folder {image_folder}'
+            )
+        else:
+            pairs.append((image, label))
+    if not pairs:
+        other = Counter(osp.splitext(name)[1] for name in fileio.list_dir_or_file(image_folder, list_dir=False))
+        report.problems.append(
+            f'{image_folder}: no image ends in {dataset.img_suffix} (img_suffix)'
+            + (f'; there are files ending in {_names(other)}' if other else '')
+        )
+        return
+    if label_folder and not listed:
+        known = {osp.normpath(label) for _, label in pairs}
+        for name in sorted(fileio.list_dir_or_file(label_folder, False, True, dataset.seg_map_suffix, recursive=True)):
+            label = osp.join(label_folder, name)
+            if osp.normpath(label) not in known:
+                report.problems.append(f'{label}: a label image without an image')
+    report.images += len(pairs)
+    # Label images hold the values of the data set's own classes, of which a config may take some.
+    names = list(dataset.METAINFO.get('classes') or dataset.metainfo.get('classes') or ())
+    classes = len(names)
+    seen = np.zeros(256, bool)
+
+    def check(pair: tuple[str, str | None]) -> tuple[str | None, np.ndarray]:
+        return _check_pair(*pair, dataset=dataset, classes=classes)
+
+    for _, (problem, values) in _in_threads(check, pairs, progress, 'images and labels'):
+        seen[values] = True
+        if problem:
+            report.problems.append(problem)
+    values_of_classes = enumerate(names, int(dataset.reduce_zero_label))
+    absent = [name for value, name in values_of_classes if value < len(seen) and not seen[value]]
+    if absent:
+        report.notes.append(f'{label_folder}: {len(absent)} of {classes} classes have no pixel: {_names(absent)}')
+
+
+def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tuple[str | None, np.ndarray]:
+    """The first problem of an image and its label image, and the values that occur."""
+    nothing = np.empty(0, int)
+    read = _read_image(image, dataset.backend_args)
+    if read.fault:
+        return f'{image}: {read.fault}', nothing
+    if label is None:
+        return None, nothing
+    try:
+        content = fetch(label, dataset.backend_args)
+        header = read_header(content)
+        if header.mode not in ('L', 'P', '1'):
+            raise BadSample(f'its mode is {header.mode}, expected 8-bit class indices (L or P)')
+        labels = decode(content, 'unchanged', 'pillow')
+    except BadSample as error:
+        return f'{label}: {error}', nothing
+    if labels.shape not in read.sizes:
+        height, width = read.sizes[0]
+        return f'{label}: it is {labels.shape[1]} x {labels.shape[0]} pixels, its image {width} x {height}', nothing
+    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    allowed = set(range(classes + dataset.reduce_zero_label)) | {dataset.ignore_index}
+    wrong = [int(value) for value in values if int(value) not in allowed]
+    if classes and wrong:
+        meaning = '0 for no class, then 1' if dataset.reduce_zero_label else '0'
+        top = classes - 1 + dataset.reduce_zero_label
+        return (
+            f'{label}: it holds the values {_names(wrong)}; expected {meaning} to {top}, or {dataset.ignore_index} for '
+            'pixels to ignore',
+            values,
+        )
+    return None, values
+
+
+# Folders and lists of classes -----------------------------------------------------------------------------------------
+
+
+def _check_classification(dataset: Any, progress: Progress, report: Report) -> list[str] | None:
+    """Check the images, and give the names of the folders where these are the classes."""
+    folder = roots(dataset)[0]
+    if not fileio.isdir(folder):
+        report.problems.append(f'{folder}: the folder does not exist')
+        return None
+    folders = None
+    if dataset.ann_file:
+        paths = _listed_images(dataset, folder, report)
+    else:
+        folders = sorted(fileio.list_dir_or_file(folder, list_file=False))
+        paths = _foldered_images(dataset, folder, folders, report)
+    report.images += len(paths)
+    for path, image in _in_threads(lambda path: _read_image(path, None), paths, progress, 'images'):
+        if image.fault:
+            report.problems.append(f'{path}: {image.fault}')
+    return folders
+
+
+def _listed_images(dataset: Any, folder: str, report: Report) -> list[str]:
+    file = dataset.ann_file
+    try:
+        lines = fetch(file).decode().splitlines()
+    except BadSample as error:
+        report.problems.append(f'{file}: {error}')
+        return []
+    except UnicodeDecodeError as error:
+        report.problems.append(f'{file}: it is not a text of one image and label per line: {error}')
+        return []
+    classes = len(dataset.metainfo.get('classes') or ())
+    paths: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        name, _, label = line.strip().rpartition(' ') if dataset.with_label else (line.strip(), '', '0')
+        path = osp.join(folder, name)
+        if not name or not label.isdigit():
+            report.problems.append(f'{file}, line {number}: expected an image and its label, got {line.strip()!r}')
+        elif climbs_out(path, folder):
+            report.problems.append(f'{file}, line {number}: {name} is outside of the image folder {folder}')
+        elif path in paths:
+            report.problems.append(f'{file}, line {number}: {name} stands in line {paths[path]} already')
+        else:
+            paths[path] = number
+            if dataset.with_label and classes and int(label) >= classes:
+                report.problems.append(
+                    f'{file}, line {number}: the label of {name} is {label}, expected 0 to {classes - 1}'
+                )
+    return list(paths)
+
+
+def _foldered_images(dataset: Any, folder: str, folders: list[str], report: Report) -> list[str]:
+    if not dataset.with_label:
+        names = sorted(fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
+        return [osp.join(folder, name) for name in names if dataset.is_valid_file(name)]
+    wanted = list(dataset.metainfo.get('classes') or ())
+    named = wanted != list(getattr(type(dataset), 'METAINFO', {}).get('classes') or ())
+    # A data set's own classes, such as ImageNet's, are words, and its folders are codes: only the number can be held.
+    if wanted and (sorted(folders) != wanted if named else len(folders) != len(wanted)):
+        missing = [name for name in wanted if named and name not in folders]
+        more = [name for name in folders if named and name not in wanted]
+        report.problems.append(
+            f"{folder}: its {len(folders)} folders are not the config's {len(wanted)} classes"
+            + (f'; there is no folder {_names(missing)}' if missing else '')
+            + (f'; there is no class {_names(more)}' if more else '')
+            + ('' if missing or more or not named else f'; the classes have to be in the order {_names(folders)}')
+        )
+    for name in sorted(fileio.list_dir_or_file(folder, list_dir=False)):
+        if _looks_like_image(name):
+            report.problems.append(f'{osp.join(folder, name)}: an image in no class folder')
+    paths = []
+    for name in folders:
+        files = sorted(fileio.list_dir_or_file(osp.join(folder, name), list_dir=False, recursive=True))
+        found = [osp.join(folder, name, file) for file in files if dataset.is_valid_file(file)]
+        unread = [file for file in files if _looks_like_image(file) and not dataset.is_valid_file(file)]
+        if unread:
+            endings = ', '.join(sorted({osp.splitext(file)[1] for file in unread}))
+            report.problems.append(
+                f'{osp.join(folder, name)}: {len(unread)} images would not be read, for their endings {endings}: '
+                f'{_names(unread)}'
+            )
+        elif not found:
+            report.problems.append(f'{osp.join(folder, name)}: the class has no image')
+        paths.extend(found)
+    return paths
+
+
+def _looks_like_image(name: str) -> bool:
+    return not osp.basename(name).startswith('.') and osp.splitext(name)[1].lower() in _IMAGE_SUFFIXES
+
+
+# Any other data set ---------------------------------------------------------------------------------------------------
+
+
+def _check_other(dataset: Any, progress: Progress, report: Report) -> None:
+    if isinstance(getattr(dataset, 'download', None), bool):
+        dataset.download = False  # to check data is not to fetch them
+    try:
+        infos = dataset.load_data_list()
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:
+        report.problems.append(f'{type(dataset).__name__} cannot be read: {" ".join(str(error).split())}')
+        return
+    classes = len(dataset.metainfo.get('classes') or ())
+    folder = roots(dataset)[0]
+    paths = []
+    for place, info in enumerate(infos):
+        path, label = info.get('img_path'), info.get('gt_label')
+        if isinstance(path, str):
+            if climbs_out(path, folder):
+                report.problems.append(f'{path}: it is outside of the image folder {folder}')
+            else:
+                paths.append(path)
+        if classes and isinstance(label, (int, np.integer)) and not 0 <= label < classes:
+            report.problems.append(f'{path or f"sample {place}"}: its label is {label}, expected 0 to {classes - 1}')
+    report.images += len(paths)
+    backend_args = getattr(dataset, 'backend_args', None)
+    for path, image in _in_threads(lambda path: _read_image(path, backend_args), paths, progress, 'images'):
+        if image.fault:
+            report.problems.append(f'{path}: {image.fault}')
+
+
+# The config as a whole ------------------------------------------------------------------------------------------------
+
+
+def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress = no_progress) -> Report:
+    """Read all the data that a config names.
+
+    Args:
+        cfg: A config of detection, classification or segmentation.
+        splits: Which of ``train``, ``val`` and ``test``. Data that two splits share are read once.
+        progress: Shows how far the reading is.
+
+    Returns:
+        The problems, empty where the data are good, and notes.
+
+    Raises:
+        UserError: The config names no data for these splits.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    report = Report()
+    checked: dict[str, str] = {}
+    folders: dict[str, list[str]] = {}
+    for split in splits:
+        for entry in leaf_datasets(cfg, split):
+            dataset = _open(entry.cfg, split, report)
+            if dataset is None:
+                continue
+            data = repr((type(dataset), dataset.ann_file, dataset.data_prefix, dataset.metainfo.get('classes')))
+            if data in checked:
+                report.notes.append(f'{split}: the same data as {checked[data]}')
+                continue
+            checked[data] = split
+            part = Report()
+            found = _check_one(dataset, entry.cfg, progress, part)
+            if found and not dataset.metainfo.get('classes'):
+                folders[split] = found
+            report.images += part.images
+            report.problems.extend(f'{split}: {line}' for line in part.problems)
+            report.notes.extend(f'{split}: {line}' for line in part.notes)
+            report.problems.extend(f'{split}: {line}' for line in _model_problems(cfg, dataset, checked))
+            report.problems.extend(_evaluator_problems(cfg, split, dataset))
+    if not checked and not report.problems:
+        raise UserError(f'the config names no data for {", ".join(splits)}: it has no dataloader with a dataset')
+    for split in list(folders)[1:]:
+        first = next(iter(folders))
+        if folders[split] != folders[first]:
+            report.problems.append(
+                f'{split}: its class folders are {_names(folders[split])}, those of {first} {_names(folders[first])}'
+            )
+    return report
+
+
+def _open(cfg: dict, split: str, report: Report) -> Any:
+    settings = {**cfg, 'pipeline': [], 'lazy_init': True}
+    try:
+        return DATASETS.build(settings)
+    except (AssertionError, ValueError, TypeError, KeyError, OSError) as error:
+        report.problems.append(f'{split}: {cfg.get("type")} cannot be set up: {" ".join(str(error).split())}')
+        return None
+
+
+def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> list[str] | None:
+    if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
+        _check_coco(dataset, _loads_masks(cfg.get('pipeline') or ()), progress, report)
+    elif is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
+        _check_segmentation(dataset, progress, report)
+    elif is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
+        return _check_classification(dataset, progress, report)
+    else:
+        _check_other(dataset, progress, report)
+    return None
+
+
+def _loads_masks(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get('with_mask')) or any(_loads_masks(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_loads_masks(item) for item in value)
+
+
+def _model_problems(cfg: Config, dataset: Any, checked: dict[str, str]) -> Iterator[str]:
+    """Heads of another number of classes than the data; once, since all splits share the model."""
+    classes = len(dataset.metainfo.get('classes') or ())
+    if classes and len(checked) == 1:
+        for part in ('model', 'data_preprocessor'):
+            for key, number in _class_numbers(cfg.get(part) or {}, part):
+                if number != classes:
+                    yield f'{key} is {number}, but the data set has {classes} classes'
+
+
+def _class_numbers(value: Any, key: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name == 'num_classes' and isinstance(item, int):
+                yield f'{key}.{name}', item
+            elif name not in ('backbone', 'neck', 'rpn_head'):
+                yield from _class_numbers(item, f'{key}.{name}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _class_numbers(item, f'{key}.{index}')
+
+
+def _evaluator_problems(cfg: Config, split: str, dataset: Any) -> Iterator[str]:
+    if split == 'train' or not dataset.ann_file:
+        return
+    for entry in evaluators(cfg, split):
+        file = entry.cfg.get('ann_file')
+        if file and osp.normpath(file) != osp.normpath(dataset.ann_file):
+            yield f'{split}: {entry.key}.ann_file is {file}, but the data set reads {dataset.ann_file}'

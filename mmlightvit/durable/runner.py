@@ -1,0 +1,455 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The runner of the configs (``runner_type = 'mmlightvit.Runner'``)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.fileio import get_file_backend, join_path
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import CheckpointHook as StockCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper as StockAmpOptimWrapper
+from mmengine.optim import OptimWrapper as StockOptimWrapper
+from mmengine.registry import HOOKS as STOCK_HOOKS
+from mmengine.registry import LOOPS as STOCK_LOOPS
+from mmengine.registry import OPTIM_WRAPPERS as STOCK_OPTIM_WRAPPERS
+from mmengine.registry import Registry
+from mmengine.runner import EpochBasedTrainLoop as StockEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as StockIterBasedTrainLoop
+from mmengine.runner import Runner as StockRunner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model, weights_to_cpu
+from mmengine.runner.checkpoint import save_checkpoint as save_to_backend
+from mmengine.utils import apply_to, get_git_hash
+from torch.utils.data import BatchSampler
+
+from mmlightvit.durable import signals
+from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.durable.samplers import ResumableBatchSampler
+from mmlightvit.durable.saving import LAST_CHECKPOINT, atomic_save, checkpoint_dir, find_newest, remove_strays, verify
+from mmlightvit.errors import CommonError, UserError
+from mmlightvit.registry import RUNNERS
+
+#: What a config written for the toolboxes names, and what this runner takes in its place; arguments are the same.
+REPLACEMENTS = {
+    StockCheckpointHook: 'mmlightvit.CheckpointHook',
+    StockEpochBasedTrainLoop: 'mmlightvit.EpochBasedTrainLoop',
+    StockIterBasedTrainLoop: 'mmlightvit.IterBasedTrainLoop',
+    StockOptimWrapper: 'mmlightvit.OptimWrapper',
+    StockAmpOptimWrapper: 'mmlightvit.AmpOptimWrapper',
+}
+
+
+def _replaced(config: Any, registry: Registry, default: type | None = None) -> Any:
+    """The config with MMEngine's class, if it names one of the table, replaced."""
+    if not isinstance(config, dict):
+        return config
+    kind = config.get('type', default)
+    found = registry.get(kind) if isinstance(kind, str) else kind
+    if found not in REPLACEMENTS:
+        return config
+    replaced = type(config)(config)
+    replaced['type'] = REPLACEMENTS[found]
+    return replaced
+
+
+class _StopValidationHook(Hook):
+    """Leaves a validation on request, all ranks after the same batch."""
+
+    #: Batches from one look at the request to the next; with several ranks, a look is a reduction.
+    interval = 4
+
+    def before_val_epoch(self, runner: Any) -> None:
+        if runner.world_size > 1:
+            # Ranks may have different numbers of batches; after those that all have, all can agree.
+            common = torch.tensor(float(len(runner.val_dataloader)))
+            all_reduce(common, op='min')
+            self._common = int(common)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        if runner.train_loop.iter == 0:
+            return
+        stop = signals.requested() is not None
+        if runner.world_size > 1:
+            if batch_idx % self.interval or batch_idx >= self._common:
+                return
+            flag = torch.tensor(float(stop))
+            all_reduce(flag, op='max')
+            stop = bool(flag)
+        if stop:
+            raise signals.ValidationStopped
+
+
+@RUNNERS.register_module()
+class Runner(StockRunner):
+    """MMEngine's runner, with its arguments, made safe for long runs.
+
+    - Checkpoints are written whole, checked when resumed from, and old ones removed last (:mod:`.saving`).
+    - A resumed run repeats the uninterrupted one (:mod:`.samplers`, :mod:`.loops`).
+    - Steps with a loss or gradient that is not finite are skipped (:mod:`.nonfinite`).
+    - Ctrl-C and SIGTERM save first; a second run in the same work directory is refused (:mod:`.signals`).
+
+    Where a config names MMEngine's loops, checkpoint hook or optimizer wrappers, the ones of this package take their
+    place (``REPLACEMENTS``), so that configs and overrides written for the toolboxes keep working.
+
+    Args:
+        model: As in MMEngine, like all arguments not named here.
+        work_dir: Directory of the run.
+        load_from: Weights to start from, or, with ``resume``, the checkpoint to go on from.
+        resume: Go on from ``load_from``, or from the newest intact checkpoint in ``work_dir``.
+        **kwargs: The other arguments of :class:`mmengine.runner.Runner`.
+
+    Raises:
+        UserError: The checkpoint to resume from is missing or damaged.
+    """
+
+    _randomness_cfg: dict
+
+    def __init__(
+        self, model: Any, work_dir: str, *, load_from: str | None = None, resume: bool = False, **kwargs: Any
+    ) -> None:
+        self._asked = (load_from, bool(resume))
+        self._news: list[str] = []
+        self._chosen: str | None = None
+        self._in_memory: dict | None = None
+        self.resumed_meta: dict | None = None
+        self._began = time.time_ns() // 1_000_000
+        self._checkpoint_dir = checkpoint_dir(work_dir, kwargs.get('default_hooks'))
+        super().__init__(model=model, work_dir=work_dir, load_from=load_from, resume=resume, **kwargs)
+        for message in self._news:
+            self.logger.warning(message)
+        if resume:
+            self._load_from = self._chosen
+            self._resume = self._chosen is not None
+
+    @property
+    def common_seed(self) -> int:
+        """The seed that all ranks share."""
+        rank_has_own = self._randomness_cfg.get('diff_rank_seed', False)
+        return self.seed - self.rank if rank_has_own else self.seed
+
+    # ---- resuming
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Join the process group, then choose the checkpoint: its seed is needed before anything random happens."""
+        super().setup_env(env_cfg)
+        if not self._asked[1]:
+            return
+        decision = [self._choose() if is_main_process() else None]
+        broadcast_object_list(decision)
+        assert decision[0] is not None
+        chosen, news, error = decision[0]
+        self._news += news
+        if error is not None:
+            raise CommonError(error)
+        self._chosen = chosen
+        if chosen is not None:
+            checkpoint = read_checkpoint(chosen, map_location='cpu')
+            if 'meta' not in checkpoint or 'optimizer' not in checkpoint:
+                raise UserError(f'{chosen} holds weights only; start from it with load_from={chosen}, not --resume')
+            self._in_memory = checkpoint
+
+    def _choose(self) -> tuple[str | None, list[str], str | None]:
+        """The checkpoint to resume, what to tell about it, and what is wrong."""
+        path = self._asked[0]
+        if path is not None:
+            if '://' in path:
+                return path, [], None
+            if not Path(path).is_file():
+                return None, [], f'the checkpoint to resume from does not exist: {path}'
+            try:
+                verify(path)
+            except UserError as error:
+                problem = str(error)
+            except OSError as error:  # of this process alone; the others wait for what it has chosen
+                problem = f'{path} cannot be read: {error.strerror}'
+            else:
+                return path, [], None
+            return None, [], f'{problem}. Plain --resume takes the newest intact one of the work directory'
+        found = find_newest(self._checkpoint_dir)
+        news = [f'Skipped for resuming: {sentence}.' for sentence in found.skipped]
+        if found.path is not None:
+            return str(found.path), [*news, f'Resuming from {found.path}, the newest intact checkpoint.'], None
+        note = Path(self.work_dir) / LAST_CHECKPOINT
+        if note.is_file() and '://' in note.read_text():
+            return note.read_text().strip(), news, None
+        if found.skipped:
+            problem = (
+                f'no intact checkpoint in {self._checkpoint_dir} ({"; ".join(found.skipped)}); move the damaged '
+                'files away and start without --resume, or resume from another file'
+            )
+            return None, news, problem
+        return None, [f'No checkpoint in {self._checkpoint_dir} yet: the run starts from the beginning.'], None
+
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """Seed; a resumed run keeps the seed that it began with."""
+        if self._in_memory is not None:
+            begun_with = self._in_memory['meta'].get('seed')
+            if begun_with is not None and begun_with != seed:
+                if seed is not None:
+                    self._news.append(
+                        f'The resumed run keeps its seed {begun_with}; randomness.seed={seed} is not used.'
+                    )
+                seed = begun_with
+                self._randomness_cfg = dict(self._randomness_cfg, seed=seed)
+        super().set_randomness(seed, diff_rank_seed=diff_rank_seed, deterministic=deterministic)
+
+    def load_checkpoint(
+        self, filename: str, map_location: Any = 'cpu', strict: bool = False, revise_keys: list | None = None
+    ) -> dict:
+        """Load a checkpoint into the model; one that is resumed from has been read already and has to fit exactly."""
+        keys = [(r'^module.', '')] if revise_keys is None else revise_keys
+        if self._in_memory is None or filename != self._chosen:
+            return super().load_checkpoint(filename, map_location, strict, keys)
+        checkpoint, self._in_memory = self._in_memory, None
+        checkpoint['meta'].pop('config', None)  # MMEngine would execute it
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        try:
+            _load_checkpoint_to_model(model, checkpoint, strict=True, revise_keys=keys)
+        except RuntimeError as error:
+            raise CommonError(f"{filename} does not fit the config's model: {error}") from error
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = 'cpu',
+    ) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            filename: The checkpoint.
+            resume_optimizer: Whether to restore the optimizer.
+            resume_param_scheduler: Whether to restore the schedules.
+            map_location: Where to read tensors to; from there they are copied to where they belong.
+
+        Raises:
+            UserError: The checkpoint does not fit the model, or the run's shape has changed.
+        """
+        if self._in_memory is None:  # called by hand, not by way of `resume=True`
+            self._chosen = filename
+            self._in_memory = read_checkpoint(filename, map_location='cpu')
+        self._require_same_run(self._in_memory['meta'])
+        self.resumed_meta = {key: value for key, value in self._in_memory['meta'].items() if key != 'cfg'}
+        if self._asked == (None, True):
+            # The same run goes on. One that is resumed from a file of the user's choice leaves newer ones behind, and
+            # is the newest itself from here on.
+            self._began = self.resumed_meta.get('began', self._began)
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location='cpu')
+
+    def _init_model_weights(self) -> None:
+        """Initialise the weights, unless all of them are about to come from the checkpoint that is resumed."""
+        if self._in_memory is None:
+            super()._init_model_weights()
+
+    def _shape_of_run(self) -> dict[str, int]:
+        loader = self.train_dataloader
+        wrapper = self.optim_wrapper
+        if isinstance(wrapper, dict):
+            counts = wrapper.get('accumulative_counts', 1)
+        else:
+            counts = getattr(wrapper, '_accumulative_counts', 1)
+        return dict(
+            world_size=self.world_size,
+            batch_size=loader.batch_size or 0,
+            accumulative_counts=counts,
+            samples=len(loader.dataset),
+            batches=len(loader),
+        )
+
+    def _require_same_run(self, meta: dict) -> None:
+        """Refuse to resume with another total batch or data set, under which iterations mean something else."""
+        was = meta.get('shape_of_run')
+        if was is None:
+            self.logger.warning(
+                'The checkpoint does not say how the run was set up; it was written by another program.'
+            )
+            return
+        now = self._shape_of_run()
+        if was == now:
+            return
+        told = '; '.join(f'{key} {was.get(key)} -> {value}' for key, value in now.items() if was.get(key) != value)
+        total_was = was['world_size'] * was['batch_size'] * was['accumulative_counts']
+        total_now = now['world_size'] * now['batch_size'] * now['accumulative_counts']
+        same_steps = was['accumulative_counts'] == now['accumulative_counts'] and was['batches'] == now['batches']
+        if was['samples'] == now['samples'] and total_was == total_now and same_steps:
+            self._require_same_images(meta, told)
+            return
+        raise CommonError(
+            f'cannot resume: {told}. Iterations and schedule would not mean the same. Resume with processes x '
+            f'train_dataloader.batch_size x accumulative_counts = {total_was} and {was["samples"]} samples, or start a '
+            'new run from the weights with load_from'
+        )
+
+    def _require_same_images(self, meta: dict, told: str) -> None:
+        """Refuse another split over processes in the middle of an epoch whose batches depend on it."""
+        sampler = self.train_dataloader.batch_sampler
+        if isinstance(sampler, ResumableBatchSampler):
+            sampler = sampler.batch_sampler
+        if type(sampler) is BatchSampler:
+            now = "batches hold the same images as before, but for those that fill up an epoch's last one"
+        elif isinstance(self.train_loop, StockEpochBasedTrainLoop) and (
+            meta['iter'] == meta['epoch'] * meta['shape_of_run']['batches']
+        ):
+            now = 'epochs hold the same images as before, in other batches'
+        else:
+            raise CommonError(
+                f'cannot resume: {told}. {type(sampler).__name__} groups the images of each process, so the rest of '
+                f'this pass over the data would be other images. Resume with '
+                f'{meta["shape_of_run"]["world_size"]} processes, from a checkpoint at the end of an epoch, or start a '
+                'new run from the weights with load_from'
+            )
+        self.logger.warning(
+            f'The run is resumed with another split over processes ({told}): {now}. Sums are rounded otherwise, so it '
+            'will not repeat the uninterrupted run bit for bit.'
+        )
+
+    # ---- training
+
+    def train(self) -> torch.nn.Module:
+        """Train, alone in the work directory and stoppable.
+
+        Raises:
+            UserError: Another run is at work in the directory.
+        """
+        with self._alone(), signals.graceful_stop(self.world_size):
+            self.register_hook(_StopValidationHook())
+            return super().train()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = signals.WorkDirLock(self.work_dir)
+        outcome: list[str | None] = [None]
+        if is_main_process():
+            try:
+                lock.acquire()
+            except UserError as error:
+                outcome = [str(error)]
+            else:
+                for directory in {self.work_dir, self._checkpoint_dir}:
+                    for stray in remove_strays(directory):
+                        self.logger.info(f'Removed {stray}, left half-written by a run that was killed.')
+        broadcast_object_list(outcome)
+        if outcome[0] is not None:
+            raise CommonError(outcome[0])
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the training loop."""
+        if isinstance(loop, dict) and 'type' not in loop:
+            loop = dict(loop)
+            by_epoch = loop.pop('by_epoch')
+            loop['type'] = StockEpochBasedTrainLoop if by_epoch else StockIterBasedTrainLoop
+        return super().build_train_loop(_replaced(loop, STOCK_LOOPS))
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer wrapper."""
+        if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
+            optim_wrapper = _replaced(optim_wrapper, STOCK_OPTIM_WRAPPERS, StockOptimWrapper)
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def register_hook(self, hook: Any, priority: Any = None) -> None:
+        """Add a hook."""
+        super().register_hook(_replaced(hook, STOCK_HOOKS), priority)
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
+        """Build a data loader whose workers leave signals to the main process."""
+        loader = StockRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if isinstance(dataloader, dict) and loader.num_workers > 0:
+            loader.worker_init_fn = functools.partial(signals.init_worker, loader.worker_init_fn)
+        return loader
+
+    # ---- saving
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Save a checkpoint, in full or not at all.
+
+        Args:
+            out_dir: Its directory.
+            filename: Its name.
+            file_client_args: MMEngine's older name of ``backend_args``.
+            save_optimizer: Whether a run shall be able to go on from it.
+            save_param_scheduler: Whether to save the schedules.
+            meta: More to note; ``epoch`` and ``iter`` say how far the training has come.
+            by_epoch: What to assume for these two if ``meta`` lacks them: after an epoch, or after an iteration.
+            backend_args: Arguments of the file backend.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        if not is_main_process():
+            return
+        meta = dict(meta or {})
+        meta.setdefault('epoch', self.epoch + 1 if by_epoch else self.epoch)
+        meta.setdefault('iter', self.iter if by_epoch else self.iter + 1)
+        meta.update(
+            cfg=self.cfg.pretty_text,
+            seed=self.common_seed,
+            began=self._began,
+            experiment_name=self.experiment_name,
+            time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
+            mmengine_version=mmengine.__version__ + get_git_hash(),
+            shape_of_run=self._shape_of_run(),
+        )
+        if hasattr(self.train_dataloader.dataset, 'metainfo'):
+            meta['dataset_meta'] = self.train_dataloader.dataset.metainfo
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        checkpoint: dict[str, Any] = {
+            'meta': meta,
+            'state_dict': weights_to_cpu(model.state_dict()),
+            'message_hub': _to_cpu(self.message_hub.state_dict()),
+        }
+        if save_optimizer:
+            assert isinstance(self.optim_wrapper, StockOptimWrapper)
+            checkpoint['optimizer'] = _to_cpu(self.optim_wrapper.state_dict())
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint['param_schedulers'] = _states(self.param_schedulers)
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+
+        path = join_path(out_dir, filename, backend_args=backend_args)
+        local = isinstance(get_file_backend(path, backend_args=backend_args), LocalBackend)
+        with signals.writing():
+            if local and file_client_args is None:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                atomic_save(checkpoint, path, meta['iter'], meta['epoch'], resumable=save_optimizer, run=self._began)
+            else:  # an object store, which takes an object whole
+                save_to_backend(checkpoint, path, file_client_args=file_client_args, backend_args=backend_args)
+
+
+def _states(schedulers: Any) -> Any:
+    """The states of parameter schedulers: a list, or with several optimizers a dict of lists."""
+    if isinstance(schedulers, dict):
+        return {name: _states(of_one) for name, of_one in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers]
+
+
+def _to_cpu(state: Any) -> Any:
+    return apply_to(state, lambda value: hasattr(value, 'cpu'), lambda value: value.cpu())

@@ -1,2 +1,0 @@
-# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Helpers that know no model."""

@@ -1,0 +1,234 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""What is missing is said before anything is imported or built: the path, and the option that changes it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny_data
+from mmengine.config import Config
+
+from mmlightvit.cli import entry
+from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
+from mmlightvit.durable.saving import atomic_save
+from mmlightvit.errors import UserError
+
+WEIGHTS = 'model.backbone.init_cfg.checkpoint'
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """The address that the configs start from has been fetched, without a network."""
+    monkeypatch.setattr('mmlightvit.cli.preflight.download', lambda address: None)
+
+
+@pytest.fixture
+def coco(tmp_path, repo):
+    """A config, data for it, and the arguments that use them."""
+    pytest.importorskip('mmdet')
+    tiny_data.write_coco(tmp_path / 'data', images=1)
+    config = str(repo / 'configs/mask_rcnn_lightvit_t_1x.py')
+    return [config, '--data-root', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'run')]
+
+
+def _train(*arguments):
+    return entry.prepare_training(entry.train_parser().parse_args(arguments))
+
+
+def _test(*arguments):
+    return entry.prepare_testing(entry.test_parser().parse_args(arguments))
+
+
+def test_complete_data_pass(coco, tmp_path):
+    assert _train(*coco).work_dir == str(tmp_path / 'run')
+    (tmp_path / 'x.pth').touch()
+    assert _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:]).load_from == str(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize(
+    ('gone', 'option'),
+    [
+        ('annotations/instances_train2017.json', '--data-root DIR or --cfg-options train_dataloader.dataset.ann_file'),
+        ('annotations/instances_val2017.json', '--cfg-options val_dataloader.dataset.ann_file'),
+        ('train2017', '--cfg-options train_dataloader.dataset.data_prefix.img'),
+        ('val2017', '--cfg-options val_dataloader.dataset.data_prefix.img'),
+    ],
+)
+def test_each_missing_file_and_folder_is_named(gone, option, coco, tmp_path):
+    path = tmp_path / 'data' / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises(UserError) as caught:
+        _train(*coco)
+    assert str(path) in str(caught.value)
+    assert option in str(caught.value)
+
+
+def test_an_empty_image_folder_is_named(coco, tmp_path):
+    for image in (tmp_path / 'data/train2017').iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=r'image folder is empty: .*train2017'):
+        _train(*coco)
+
+
+def test_an_evaluators_file_is_checked_too(coco):
+    with pytest.raises(UserError, match=r'annotation file not found: /no/gt.json \(val_evaluator\)'):
+        _train(*coco, '--cfg-options', 'val_evaluator.ann_file=/no/gt.json')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--cfg-options', f'{WEIGHTS}=/no/weights.ckpt'], ['/no/weights.ckpt', f'{WEIGHTS}=FILE', 'init_cfg=None']),
+        (['--cfg-options', 'load_from=/no/start.pth'], ['/no/start.pth', 'load_from=FILE']),
+        (['--resume', '/no/epoch_3.pth'], ['/no/epoch_3.pth', '--resume FILE']),
+        (['--data-root', '/no/data'], ['/no/data', '--data-root DIR']),
+        (['--work-dir', '/proc/here'], ['/proc/here', '--work-dir DIR']),
+        (['--compile', 'fast'], ['--compile', 'max-autotune', 'fast']),
+        (['--ema', '2'], ['--ema', 'between 0 and 1']),
+        (['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], ['--amp', 'ApexOptimWrapper']),
+        (['--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], ['--auto-scale-lr', 'base_batch_size']),
+        (['--cfg-options', 'optim_wrapper=None'], ['cannot be trained', 'optim_wrapper']),
+    ],
+)
+def test_each_wrong_option_is_explained(arguments, said, coco):
+    with pytest.raises(UserError) as caught:
+        _train(*coco, *arguments)
+    assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+def test_an_address_that_cannot_be_had_is_named_with_the_overrides(coco, monkeypatch):
+    def fail(address):
+        raise CheckpointUnavailable(f'{address} cannot be had.')
+
+    monkeypatch.setattr('mmlightvit.cli.preflight.download', fail)
+    with pytest.raises(UserError) as caught:
+        _train(*coco)
+    said = str(caught.value)
+    assert 'lightvit_tiny_78.7.ckpt cannot be had' in said
+    assert f'{WEIGHTS}=FILE' in said
+    assert 'model.backbone.init_cfg=None model.backbone.norm_eval=False to train from scratch' in said
+
+
+def test_resume_reads_no_initial_weights(coco, tmp_path):
+    """A run that goes on needs its checkpoint, not the file it once started from."""
+    (tmp_path / 'epoch_3.pth').touch()
+    resumed = _train(*coco, '--resume', str(tmp_path / 'epoch_3.pth'), '--cfg-options', f'{WEIGHTS}=/no/weights.ckpt')
+    assert (resumed.resume, resumed.load_from) == (True, str(tmp_path / 'epoch_3.pth'))
+    assert (_train(*coco, '--resume').load_from, _train(*coco, '--resume').resume) == (None, True)
+
+
+def test_resume_without_a_checkpoint_needs_the_initial_weights(coco, tmp_path):
+    """A script that always passes --resume is told at its first start, and not at a later one."""
+    missing = ['--cfg-options', f'{WEIGHTS}=/no/weights.ckpt']
+    with pytest.raises(UserError, match=r'pretrained weights not found: /no/weights\.ckpt'):
+        _train(*coco, '--resume', *missing)
+    out_dir = tmp_path / 'elsewhere' / 'run'
+    out_dir.mkdir(parents=True)
+    atomic_save(dict(optimizer={}), out_dir / 'epoch_1.pth', resumable=True)
+    missing.append(f'default_hooks.checkpoint.out_dir={tmp_path / "elsewhere"}')
+    assert _train(*coco, '--resume', *missing).resume
+
+
+def test_testing_needs_its_checkpoint_and_data(coco, tmp_path):
+    with pytest.raises(UserError, match=r'checkpoint not found: /no/x.pth'):
+        _test(coco[0], '/no/x.pth', *coco[1:])
+    with pytest.raises(UserError, match='is a folder'):
+        _test(coco[0], str(tmp_path), *coco[1:])
+    shutil.rmtree(tmp_path / 'data/val2017')
+    (tmp_path / 'x.pth').touch()
+    with pytest.raises(UserError, match=r'val2017/ \(test_dataloader.dataset\)'):
+        _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:])
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--tta'], 'instance masks'),
+        (['--out', 'predictions.json'], '.pkl'),
+        (['--show'], 'display'),
+    ],
+)
+def test_testing_options_that_do_not_fit_are_explained(options, said, coco, tmp_path, monkeypatch):
+    monkeypatch.delenv('DISPLAY', raising=False)
+    monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    (tmp_path / 'x.pth').touch()
+    with pytest.raises(UserError, match=said):
+        _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:], *options)
+
+
+def test_only_what_an_option_names_changes(coco):
+    """Without options the config is the file's, but for the paths and the launcher."""
+    plain = entry.load_config(coco[0])
+    prepared = _train(*coco)
+    same = set(plain) - {'work_dir', 'launcher', 'data_root'}
+    same -= {key for key in plain if key.endswith(('_dataloader', '_evaluator'))}
+    assert all(plain[key] == prepared[key] for key in same)
+    assert set(prepared) - set(plain) == {'work_dir', 'launcher'}
+
+
+def test_options_set_what_they_say(coco):
+    cfg = _train(*coco, '--amp', '--compile', '--auto-scale-lr', '--ema', '0.01')
+    assert cfg.optim_wrapper.type == 'mmlightvit.AmpOptimWrapper'
+    assert cfg.auto_scale_lr.enable is True
+    ema, compiling = (
+        next(h for h in cfg.custom_hooks if h.type.endswith(name)) for name in ('EMAHook', 'BackboneHook')
+    )
+    assert (ema.momentum, compiling.mode) == (0.01, 'default')
+    entry.use_ema(cfg, 0.02)
+    assert [hook.type for hook in cfg.custom_hooks].count('mmengine.EMAHook') == 1
+    assert ema.momentum == 0.02
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ("default_scope = 'mmyolo'", 'expected one of mmdet, mmpretrain, mmseg'),
+        ("_base_ = './missing.py'", 'missing.py'),
+        ("x = __import__('a_package_that_is_not_there')", 'a_package_that_is_not_there'),
+    ],
+)
+def test_configs_that_cannot_be_used_are_explained(text, said, tmp_path):
+    path = tmp_path / 'c.py'
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        entry.load_config(str(path))
+
+
+def test_a_missing_toolbox_is_named_with_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / 'c.py'
+    path.write_text("default_scope = 'mmseg'")
+    monkeypatch.setattr(entry, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'segmentation config and needs mmseg.*onedl-mmsegmentation'):
+        entry.load_config(str(path))
+
+
+def test_no_toolbox_is_imported_before_the_checks(coco, tmp_path):
+    shutil.rmtree(tmp_path / 'data')
+    code = (
+        'import sys; from mmlightvit.cli import entry; from mmlightvit.errors import UserError\n'
+        'try: entry.prepare_training(entry.train_parser().parse_args(sys.argv[1:]))\n'
+        "except UserError: sys.exit(5 if {'mmdet.models', 'mmcv.ops'} & set(sys.modules) else 4)"
+    )
+    assert subprocess.run([sys.executable, '-c', code, *coco], check=False).returncode == 4
+
+
+def test_a_hook_left_out_is_no_hindrance():
+    """``default_hooks.visualization=None`` is how MMEngine leaves a default hook out."""
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            default_hooks=dict(visualization=None),
+            model=dict(type='M'),
+            tta_model=dict(type='A'),
+            tta_pipeline=[],
+            test_dataloader=dict(dataset=dict(type='D')),
+        )
+    )
+    entry.use_tta(cfg)
+    assert cfg.model.type == 'A'
