@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Errors that are the user's to mend, and how a tool reports them."""
+"""Errors that a user can put right, and the way a tool reports them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class UserError(ValueError):
     """Something outside the code is wrong: a path, a file, a setting. The message says what, and what to do."""
 
 
-class CommonError(UserError):
-    """One that every process of a job raises alike, so that one of them can report it for all."""
+class AllRanksError(UserError):
+    """An error that every process of a job raises alike, so that one of them can report it for all."""
 
 
 def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], None]:

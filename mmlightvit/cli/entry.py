@@ -23,7 +23,7 @@ from mmlightvit.cli import preflight
 from mmlightvit.data.data_root import move_data_root
 from mmlightvit.durable import launch
 from mmlightvit.durable.bfloat16 import complete_bfloat16
-from mmlightvit.errors import CommonError, UserError
+from mmlightvit.errors import AllRanksError, UserError
 
 DEFAULT_EMA_MOMENTUM = 2e-4  # of MMEngine's EMAHook: an average over about 5000 steps
 
@@ -389,7 +389,7 @@ def train(args: argparse.Namespace) -> Runner:
     _export_local_rank(args)
     with launch.reported_once(args.launcher):
         runner = build_runner(prepare_training(args))
-    with launch.reported_once(args.launcher, CommonError):
+    with launch.reported_once(args.launcher, AllRanksError):
         runner.train()
     launch.leave_distributed()
     return runner

@@ -15,8 +15,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
+from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_candidates
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable, download
-from mmlightvit.durable.saving import LAST_CHECKPOINT, checkpoint_dir, find_candidates
 from mmlightvit.errors import UserError
 
 # These fetch their files when they are not there.

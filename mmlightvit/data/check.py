@@ -28,7 +28,7 @@ from PIL import Image
 
 from mmlightvit.data.data_root import SPLITS, evaluators, leaf_datasets
 from mmlightvit.durable.dataset_traits import is_a, roots
-from mmlightvit.durable.images import MAX_PIXELS, BadSample, climbs_out, decode, fetch, read_header
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, decode, escapes, fetch, read_header
 from mmlightvit.errors import UserError
 
 #: Wraps an iterable of known length: (items, what they are, how many) -> the same items.
@@ -129,7 +129,7 @@ def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Repor
     readable = [
         entry
         for entry in entries.values()
-        if isinstance(entry.get('file_name'), str) and not climbs_out(osp.join(folder, entry['file_name']), folder)
+        if isinstance(entry.get('file_name'), str) and not escapes(osp.join(folder, entry['file_name']), folder)
     ]
     paths = [osp.join(folder, entry['file_name']) for entry in readable]
     report.images += len(paths)
@@ -225,7 +225,7 @@ def _check_coco_entries(dataset: Any, content: dict, report: Report) -> dict[Any
             entries[key] = entry
             if name in by_file:
                 report.problems.append(f'{path}: the images {by_file[name]} and {key} are the same file {name}')
-            elif climbs_out(osp.join(folder, name), folder):
+            elif escapes(osp.join(folder, name), folder):
                 report.refused.append(
                     f'{path}: the file_name of image {key}, {name}, is outside of the image folder {folder}'
                 )
@@ -349,7 +349,7 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> Non
     pairs = []
     for info in dataset.load_data_list():
         image, label = info['img_path'], info.get('seg_map_path')
-        if climbs_out(image, image_folder):
+        if escapes(image, image_folder):
             report.problems.append(
                 f'{dataset.ann_file}: the entry {image} is outside of the image folder {image_folder}'
             )
@@ -459,7 +459,7 @@ def _listed_images(dataset: Any, folder: str, report: Report) -> list[str]:
         path = osp.join(folder, name)
         if not name or not label.isdigit():
             report.problems.append(f'{file}, line {number}: expected an image and its label, got {line.strip()!r}')
-        elif climbs_out(path, folder):
+        elif escapes(path, folder):
             report.problems.append(f'{file}, line {number}: {name} is outside of the image folder {folder}')
         elif path in paths:
             report.problems.append(f'{file}, line {number}: {name} stands in line {paths[path]} already')
@@ -529,7 +529,7 @@ def _check_other(dataset: Any, progress: Progress, report: Report) -> None:
     for place, info in enumerate(infos):
         path, label = info.get('img_path'), info.get('gt_label')
         if isinstance(path, str):
-            if climbs_out(path, folder):
+            if escapes(path, folder):
                 report.problems.append(f'{path}: it is outside of the image folder {folder}')
             else:
                 paths.append(path)

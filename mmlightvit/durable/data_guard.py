@@ -23,11 +23,11 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmlightvit.durable.dataset_traits import innermost, is_a, is_local, roots
-from mmlightvit.durable.images import MAX_PIXELS, BadSample, climbs_out, decode, fetch, read_header
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, decode, escapes, fetch, read_header
 from mmlightvit.errors import UserError
 from mmlightvit.registry import HOOKS
 
-_GOOD, _MENDED, _BAD = 0, 1, 2
+_GOOD, _REPAIRED, _BAD = 0, 1, 2
 #: Names in one message; the log has them all.
 _NAMED = 20
 #: Sizes of the black image that stands in where no annotation says the size.
@@ -86,7 +86,7 @@ class _ImageLoader:
 
     def _read(self, results: dict, notes: list[str]) -> np.ndarray:
         path = results['img_path']
-        self.guard.refuse_climbing(path, self.guard.image_root)
+        self.guard.refuse_escaping(path, self.guard.image_root)
         content = fetch(path, self.loader.backend_args)
         stored = read_header(content, self.guard.max_pixels).size
         flag, backend = self.loader.color_type, self.loader.imdecode_backend
@@ -123,7 +123,7 @@ class _AnnotationLoader:
             self._leave_out(results, notes)
         labels = results.get('seg_map_path') if self.loader.with_seg else None
         if labels:
-            self.guard.refuse_climbing(labels, self.guard.label_root)
+            self.guard.refuse_escaping(labels, self.guard.label_root)
         checked = labels if self.guard.has_label_images else None
         if checked:
             self._check_label_file(checked)
@@ -253,7 +253,7 @@ class DatasetGuard:
         if notes:
             results.setdefault('guard_notes', []).extend(notes)
             index = results['sample_idx']
-            self.states[index] = max(int(self.states[index]), _MENDED)
+            self.states[index] = max(int(self.states[index]), _REPAIRED)
 
     def describe(self, index: int) -> str:
         """File and reason of a sample that is not good, in one line."""
@@ -271,8 +271,8 @@ class DatasetGuard:
         ]
         return f'{name}: {", ".join(dict.fromkeys(notes))}'
 
-    def refuse_climbing(self, path: str, root: str) -> None:
-        if climbs_out(path, root):
+    def refuse_escaping(self, path: str, root: str) -> None:
+        if escapes(path, root):
             raise BadDataError(
                 f'{self.split} data: the annotation names {path}, which is outside of {root}; '
                 'mend the annotation, or set data_prefix to the folder that holds all the images'
@@ -297,7 +297,7 @@ class DatasetGuard:
             info = self.dataset.get_data_info(index)
             for path, root in ((info.get('img_path'), self.image_root), (info.get('seg_map_path'), self.label_root)):
                 if isinstance(path, str):
-                    self.refuse_climbing(path, root)
+                    self.refuse_escaping(path, root)
                     if not os.path.isfile(path) or not os.path.getsize(path):
                         missing.append(path)
         if missing:
@@ -426,7 +426,7 @@ class DataGuardHook(Hook):
         """Give every rank the states that any rank has found."""
         if dist.get_world_size() == 1:
             return
-        mine = [(state, guard.of_state(state)) for state in (_MENDED, _BAD)]
+        mine = [(state, guard.of_state(state)) for state in (_REPAIRED, _BAD)]
         for theirs in dist.all_gather_object(mine):
             for state, indices in theirs:
                 found = torch.tensor(indices, dtype=torch.long)
@@ -441,7 +441,7 @@ class DataGuardHook(Hook):
         if dist.is_main_process():
             for index in new:
                 log(f'data guard: {guard.split}: {guard.describe(index)}')
-            bad, mended = len(guard.of_state(_BAD)), len(guard.of_state(_MENDED))
+            bad, mended = len(guard.of_state(_BAD)), len(guard.of_state(_REPAIRED))
             log(
                 f'data guard: {guard.split}: of {len(guard.states)} samples, {bad} are bad and replaced '
                 f'({bad / len(guard.states):.2%}), {mended} are used with what is said above'

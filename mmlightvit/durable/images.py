@@ -109,7 +109,7 @@ def decode(content: bytes, flag: str = 'color', backend: str | None = 'cv2') -> 
     return image
 
 
-def climbs_out(path: str, root: str) -> bool:
+def escapes(path: str, root: str) -> bool:
     """Whether ``path`` leaves the folder ``root`` by ``..`` or by being absolute.
 
     Links are followed without question: folders of linked images are common. Without a root, nothing can be left.

@@ -33,7 +33,7 @@ _RANK_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
-_SECONDS_FOR_THE_FIRST_TO_SPEAK = 5.0
+_PEERS_EXIT_DELAY_S = 5.0
 
 
 def local_rank(launcher: str) -> int:
@@ -110,7 +110,7 @@ def reported_once(launcher: str, kind: type[UserError] = UserError) -> Iterator[
     except kind:
         if local_rank(launcher) == 0:
             raise
-        time.sleep(_SECONDS_FOR_THE_FIRST_TO_SPEAK)
+        time.sleep(_PEERS_EXIT_DELAY_S)
         sys.exit(1)
 
 

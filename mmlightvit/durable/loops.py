@@ -21,9 +21,9 @@ from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 
 from mmlightvit.durable import signals
+from mmlightvit.durable.checkpoint_hook import CheckpointHook
 from mmlightvit.durable.nonfinite import NonFiniteGuard
 from mmlightvit.durable.samplers import ResumableBatchSampler, exact_dataloader, seed_all
-from mmlightvit.durable.saving import CheckpointHook
 from mmlightvit.registry import LOOPS
 
 

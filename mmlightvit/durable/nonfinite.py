@@ -15,13 +15,13 @@ from mmengine.optim import OptimWrapper as _OptimWrapper
 from torch import Tensor, nn
 
 from mmlightvit.durable import signals
-from mmlightvit.errors import CommonError
+from mmlightvit.errors import AllRanksError
 from mmlightvit.registry import OPTIM_WRAPPERS
 
 _NAMES_SHOWN = 32
 
 
-class NonFiniteError(CommonError):
+class NonFiniteError(AllRanksError):
     """Too many steps in a row had a loss or gradient that was not finite."""
 
 

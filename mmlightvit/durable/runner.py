@@ -34,10 +34,11 @@ from mmengine.utils import apply_to, get_git_hash
 from torch.utils.data import BatchSampler
 
 from mmlightvit.durable import signals
+from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_newest, remove_strays
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.samplers import ResumableBatchSampler
-from mmlightvit.durable.saving import LAST_CHECKPOINT, atomic_save, checkpoint_dir, find_newest, remove_strays, verify
-from mmlightvit.errors import CommonError, UserError
+from mmlightvit.durable.seal import atomic_save, verify
+from mmlightvit.errors import AllRanksError, UserError
 from mmlightvit.registry import RUNNERS
 
 #: What a config written for the toolboxes names, and what this runner takes in its place; arguments are the same.
@@ -94,7 +95,7 @@ class _StopValidationHook(Hook):
 class Runner(StockRunner):
     """MMEngine's runner, with its arguments, made safe for long runs.
 
-    - Checkpoints are written whole, checked when resumed from, and old ones removed last (:mod:`.saving`).
+    - Checkpoints are written whole, checked when resumed from, and old ones removed last (:mod:`.seal`).
     - A resumed run repeats the uninterrupted one (:mod:`.samplers`, :mod:`.loops`).
     - Steps with a loss or gradient that is not finite are skipped (:mod:`.nonfinite`).
     - Ctrl-C and SIGTERM save first; a second run in the same work directory is refused (:mod:`.signals`).
@@ -151,7 +152,7 @@ class Runner(StockRunner):
         chosen, news, error = decision[0]
         self._news += news
         if error is not None:
-            raise CommonError(error)
+            raise AllRanksError(error)
         self._chosen = chosen
         if chosen is not None:
             checkpoint = read_checkpoint(chosen, map_location='cpu')
@@ -218,7 +219,7 @@ class Runner(StockRunner):
         try:
             _load_checkpoint_to_model(model, checkpoint, strict=True, revise_keys=keys)
         except RuntimeError as error:
-            raise CommonError(f"{filename} does not fit the config's model: {error}") from error
+            raise AllRanksError(f"{filename} does not fit the config's model: {error}") from error
         self._has_loaded = True
         return checkpoint
 
@@ -289,7 +290,7 @@ class Runner(StockRunner):
         if was['samples'] == now['samples'] and total_was == total_now and same_steps:
             self._require_same_images(meta, told)
             return
-        raise CommonError(
+        raise AllRanksError(
             f'cannot resume: {told}. Iterations and schedule would not mean the same. Resume with processes x '
             f'train_dataloader.batch_size x accumulative_counts = {total_was} and {was["samples"]} samples, or start a '
             'new run from the weights with load_from'
@@ -307,7 +308,7 @@ class Runner(StockRunner):
         ):
             now = 'epochs hold the same images as before, in other batches'
         else:
-            raise CommonError(
+            raise AllRanksError(
                 f'cannot resume: {told}. {type(sampler).__name__} groups the images of each process, so the rest of '
                 f'this pass over the data would be other images. Resume with '
                 f'{meta["shape_of_run"]["world_size"]} processes, from a checkpoint at the end of an epoch, or start a '
@@ -345,7 +346,7 @@ class Runner(StockRunner):
                         self.logger.info(f'Removed {stray}, left half-written by a run that was killed.')
         broadcast_object_list(outcome)
         if outcome[0] is not None:
-            raise CommonError(outcome[0])
+            raise AllRanksError(outcome[0])
         try:
             yield
         finally:

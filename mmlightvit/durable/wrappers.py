@@ -12,7 +12,7 @@ from torch import nn
 
 from mmlightvit.durable.bfloat16 import complete_bfloat16
 from mmlightvit.durable.nonfinite import NonFiniteGuard
-from mmlightvit.errors import CommonError
+from mmlightvit.errors import AllRanksError
 from mmlightvit.registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
 
 # torch.amp has the scaler since 2.3, where the older name began to warn.
@@ -72,7 +72,7 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
 
     Raises:
         ValueError: ``dtype`` is none of these.
-        CommonError: float16 on the CPU.
+        AllRanksError: float16 on the CPU.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
         if dtype not in ('float16', 'bfloat16'):
             raise ValueError(f"dtype: expected 'float16', 'bfloat16' or None, got {dtype!r}")
         if on_cpu and dtype == 'float16':
-            raise CommonError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
+            raise AllRanksError("dtype: float16 training needs a GPU, and none is visible; use 'bfloat16' or None")
         if dtype == 'float16':
             if isinstance(loss_scale, int):  # MMEngine takes a float alone for a number
                 loss_scale = float(loss_scale)

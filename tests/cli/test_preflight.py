@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmlightvit.cli import entry
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
-from mmlightvit.durable.saving import atomic_save
+from mmlightvit.durable.seal import atomic_save
 from mmlightvit.errors import UserError
 
 WEIGHTS = 'model.backbone.init_cfg.checkpoint'

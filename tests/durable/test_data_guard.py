@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from mmlightvit.durable.data_guard import BadDataError, DataGuardHook, DatasetGuard
 from mmlightvit.durable.dataset_traits import innermost, roots
-from mmlightvit.durable.images import BadSample, climbs_out, decode, fetch, read_header
+from mmlightvit.durable.images import BadSample, decode, escapes, fetch, read_header
 
 pytest.importorskip('mmcv')
 
@@ -60,13 +60,13 @@ def guard_of(dataset: Any, **settings: Any) -> DatasetGuard:
     ],
 )
 def test_climbing_out(path: str, root: str, out: bool) -> None:
-    assert climbs_out(path, root) is out
+    assert escapes(path, root) is out
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / 'elsewhere').mkdir()
     (tmp_path / 'data').symlink_to(tmp_path / 'elsewhere')
-    assert not climbs_out(str(tmp_path / 'data' / 'a.jpg'), str(tmp_path / 'data'))
+    assert not escapes(str(tmp_path / 'data' / 'a.jpg'), str(tmp_path / 'data'))
 
 
 @pytest.mark.parametrize(('plant', 'words'), planted.BAD_IMAGES.values(), ids=planted.BAD_IMAGES)

@@ -12,7 +12,7 @@ import pytest
 
 from mmlightvit.cli import dist_launch as dist_script
 from mmlightvit.durable import launch
-from mmlightvit.errors import CommonError, UserError
+from mmlightvit.errors import AllRanksError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path('tools/train.py')
@@ -171,7 +171,7 @@ def test_a_launcher_without_its_variables_is_explained(launcher, monkeypatch):
 
 
 def test_only_the_first_process_of_a_machine_reports(monkeypatch):
-    monkeypatch.setattr(launch, '_SECONDS_FOR_THE_FIRST_TO_SPEAK', 0)
+    monkeypatch.setattr(launch, '_PEERS_EXIT_DELAY_S', 0)
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(UserError, match='words'), launch.reported_once('pytorch'):
         raise UserError('words')
@@ -182,12 +182,12 @@ def test_only_the_first_process_of_a_machine_reports(monkeypatch):
 
 
 def test_an_error_of_one_process_is_reported_by_it(monkeypatch):
-    monkeypatch.setattr(launch, '_SECONDS_FOR_THE_FIRST_TO_SPEAK', 0)
+    monkeypatch.setattr(launch, '_PEERS_EXIT_DELAY_S', 0)
     monkeypatch.setenv('LOCAL_RANK', '1')
-    with pytest.raises(UserError, match='words'), launch.reported_once('pytorch', CommonError):
+    with pytest.raises(UserError, match='words'), launch.reported_once('pytorch', AllRanksError):
         raise UserError('words')
-    with pytest.raises(SystemExit), launch.reported_once('pytorch', CommonError):
-        raise CommonError('words')
+    with pytest.raises(SystemExit), launch.reported_once('pytorch', AllRanksError):
+        raise AllRanksError('words')
 
 
 def test_mpi_on_gpus_exports_what_mmengine_leaves_out(monkeypatch):

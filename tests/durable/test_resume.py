@@ -22,7 +22,7 @@ from mmlightvit.durable.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmlightvit.durable.nonfinite import OptimWrapper
 from mmlightvit.durable.runner import Runner
 from mmlightvit.durable.samplers import Draw, DrawSampler, ResumableBatchSampler, SeededDataset, seed_all
-from mmlightvit.durable.saving import read_seal
+from mmlightvit.durable.seal import read_seal
 from mmlightvit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))

@@ -15,8 +15,8 @@ import torch
 from mmengine.hooks import Hook
 
 from mmlightvit.durable import signals
+from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.launch import init_distributed
-from mmlightvit.durable.saving import find_newest
 from mmlightvit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))

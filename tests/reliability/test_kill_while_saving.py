@@ -21,9 +21,9 @@ from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner as StockRunner
 from mmengine.runner import find_latest_checkpoint
 
+from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.runner import Runner
 from mmlightvit.durable.safe_loading.read import read_checkpoint
-from mmlightvit.durable.saving import find_newest
 
 BALLAST = 2_000_000  # parameters: a checkpoint of 8 MB, in the making for tens of milliseconds
 

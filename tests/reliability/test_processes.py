@@ -14,8 +14,8 @@ import forks
 import pytest
 import runs
 
+from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.launch import init_distributed
-from mmlightvit.durable.saving import find_newest
 
 LONG = dict(train_cfg__max_epochs=2000, default_hooks__checkpoint__interval=1000)
 

@@ -10,19 +10,12 @@ import signal
 import pytest
 import torch
 
-from mmlightvit.durable import saving
+from mmlightvit.durable import seal
+from mmlightvit.durable.checkpoint_hook import CheckpointHook
+from mmlightvit.durable.find import checkpoint_dir, find_newest, remove_strays
 from mmlightvit.durable.safe_loading.atomic import TEMPORARY_SUFFIX
 from mmlightvit.durable.safe_loading.read import read_checkpoint
-from mmlightvit.durable.saving import (
-    CheckpointHook,
-    DamagedCheckpoint,
-    atomic_save,
-    checkpoint_dir,
-    find_newest,
-    read_seal,
-    remove_strays,
-    verify,
-)
+from mmlightvit.durable.seal import DamagedCheckpoint, atomic_save, read_seal, verify
 from mmlightvit.errors import UserError
 
 
@@ -149,7 +142,7 @@ def test_what_the_operating_system_refuses_is_said(tmp_path, monkeypatch, number
         self.error = OSError(number, os.strerror(number))
         raise self.error
 
-    monkeypatch.setattr(saving._SealingFile, '_emit', refuse)
+    monkeypatch.setattr(seal._SealingFile, '_emit', refuse)
     with pytest.raises(UserError, match=words):
         atomic_save(_content(2.0), path)
     monkeypatch.undo()
