@@ -13,7 +13,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 #: Pillow's own default: 268 MB as an 8-bit colour image.
@@ -43,6 +42,8 @@ def fetch(path: str, backend_args: dict | None = None) -> bytes:
     Raises:
         BadSample: It is missing, unreadable or empty.
     """
+    from mmengine import fileio  # prediction without mmengine reads headers here
+
     try:
         content = fileio.get(path, backend_args=backend_args)
     except FileNotFoundError:

@@ -1,0 +1,196 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Pictures of any kind as RGB pixels the way they are displayed, equal to what the reader of training gives.
+
+Training reads by OpenCV. Pillow gives the same pixels where what OpenCV does is repeated: alpha is dropped, 16 bits
+keep their upper eight, CMYK goes its way to RGB, the EXIF orientation is applied.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, read_header
+from mmlightvit.errors import UserError
+
+_ORIENTATION = 0x0112
+
+
+class PictureError(UserError):
+    """A picture cannot be used; the message is its name and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f'{name}: {reason}')
+        self.name, self.reason = name, reason
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, ready for a model.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB as displayed.
+        path: Its file or address, if it has one.
+        frame: Its number in a video, counted from 0.
+        exif: The EXIF orientation that was applied, 2 to 8; None for none.
+        read_ms: What reading it took.
+    """
+
+    pixels: NDArray[np.uint8]
+    path: str | None = None
+    frame: int | None = None
+    exif: int | None = None
+    read_ms: float = 0.0
+
+
+def as_picture(given: Any, channels: str = 'rgb') -> Picture:
+    """A picture from a path, the bytes of a file, a Pillow image, an array or a tensor.
+
+    Args:
+        given: Arrays are uint8 of shape (H, W, 3), (H, W, 4) or (H, W); tensors (3, H, W), uint8 or float in [0, 1].
+        channels: Order of an array's or tensor's channels, ``'rgb'`` or ``'bgr'`` (OpenCV's).
+
+    Raises:
+        PictureError: It cannot be read or decoded.
+        TypeError, ValueError: It is no picture, or not of these types and shapes.
+    """
+    if channels not in ('rgb', 'bgr'):
+        raise ValueError(f"channels: expected 'rgb' or 'bgr', got {channels!r}")
+    start = time.perf_counter()
+    path = exif = None
+    if isinstance(given, str | Path):
+        path = str(given)
+        pixels, exif = decode(read_file(Path(given)), path)
+    elif isinstance(given, bytes | bytearray | memoryview):
+        pixels, exif = decode(bytes(given), 'picture bytes')
+    elif isinstance(given, Image.Image):
+        path = getattr(given, 'filename', None) or None
+        pixels, exif = _from_pillow(given, path or 'Pillow image')
+    else:
+        pixels = _from_array(given, channels)
+    return Picture(pixels, path, None, exif, (time.perf_counter() - start) * 1000)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a picture's file."""
+    try:
+        content = path.expanduser().read_bytes()
+    except FileNotFoundError:
+        raise PictureError(str(path), 'the file is missing') from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = getattr(error, 'strerror', None) or error
+        raise PictureError(str(path), f'the file cannot be read: {reason}') from None
+    if not content:
+        raise PictureError(str(path), 'the file is empty')
+    return content
+
+
+def decode(content: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
+    """The pixels of a picture's file, and the EXIF orientation that was applied.
+
+    Raises:
+        PictureError: The reason, in the words of the data guard.
+    """
+    if not content:
+        raise PictureError(name, 'there are no bytes')
+    try:
+        read_header(content)
+    except BadSample as error:
+        pixels = _by_opencv(content)  # it knows a few kinds that Pillow does not, such as TIFF of 3 x 16 bits
+        if pixels is None:
+            raise PictureError(name, str(error)) from None
+        return pixels, None
+    with Image.open(io.BytesIO(content)) as image:
+        return _from_pillow(image, name)
+
+
+def _from_pillow(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], int | None]:
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(name, f'it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
+    if not image.width * image.height:
+        raise PictureError(name, 'it has no pixels')
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+        pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's plugins, on broken files
+        reason = ' '.join(str(error).split())
+        if 'truncated' in reason or 'broken' in reason:
+            reason = 'the file is broken or cut off'
+        raise PictureError(name, f'it cannot be decoded: {reason}') from None
+    return pixels, orientation if orientation in range(2, 9) else None
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith('I;16'):
+        return _grey_to_rgb((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ('I', 'F'):
+        raise ValueError('its pixels have 32 bits; save it with 8 or 16')
+    if image.mode == 'CMYK':
+        ink = 255 - np.asarray(image).astype(np.int32)
+        key = ink[..., 3:]
+        return (key - ((255 - ink[..., :3]) * key >> 8)).astype(np.uint8)
+    return np.array(image.convert('RGB'))
+
+
+def _by_opencv(content: bytes) -> NDArray[np.uint8] | None:
+    try:
+        import cv2
+    except ImportError:
+        return None
+    log: Any = cv2.utils.logging
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try:
+        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    finally:
+        log.setLogLevel(level)
+    return None if bgr is None else np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
+
+
+def _from_array(given: Any, channels: str) -> NDArray[np.uint8]:
+    torch = sys.modules.get('torch')
+    if torch is not None and isinstance(given, torch.Tensor):
+        array = _from_tensor(given.detach().cpu().numpy())
+    elif isinstance(given, np.ndarray):
+        array = given
+        if array.dtype != np.uint8:
+            raise TypeError(
+                f'array of {array.dtype}: expected uint8; whether other numbers lie in [0, 1], in [0, 255] or are '
+                'normalised cannot be told, so bring them to uint8 first'
+            )
+    else:
+        raise TypeError(
+            'expected a path, bytes, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a tensor '
+            f'(3, H, W), got {type(given).__name__}'
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
+        raise ValueError(f'array of shape {array.shape}: expected (H, W, 3), (H, W, 4) or (H, W), none of them 0')
+    if array.ndim == 2:
+        return _grey_to_rgb(array)
+    # A copy: the caller may write into the array while the result still shows it.
+    return np.array(array[..., :3] if channels == 'rgb' else array[..., 2::-1])
+
+
+def _from_tensor(values: NDArray) -> NDArray:
+    if values.ndim != 3 or values.shape[0] != 3 or not values.size:
+        raise ValueError(f'tensor of shape {tuple(values.shape)}: expected (3, H, W)')
+    if values.dtype != np.uint8:
+        if not np.issubdtype(values.dtype, np.floating) or not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f'tensor of {values.dtype}: expected uint8, or float in [0, 1] and not normalised')
+        values = np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+    return values.transpose(1, 2, 0)
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[..., None], 3, axis=2)
