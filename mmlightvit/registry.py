@@ -3,14 +3,14 @@
 
 A config of mmdet, mmseg or mmpretrain reaches them by scope, ``type='mmlightvit.LightViT'``: mmengine
 imports this module by its name and each registry imports its ``locations`` on first use. A failing import
-there would break every build, so a location that needs a toolbox is listed only where that is installed.
+there would break every build, so a module that needs more than mmengine is a row with the package that it needs, and
+is listed only where that is installed.
 """
-
-from importlib.util import find_spec
 
 from mmengine import registry as _root
 
 from mmlightvit import config_paths as _config_paths
+from mmlightvit.toolboxes import is_installed
 
 SCOPE = 'mmlightvit'
 _config_paths.register()
@@ -19,8 +19,8 @@ _D = 'mmlightvit.durable'
 
 
 def _found(*rooms: tuple[str, str]) -> list[str]:
-    """The modules whose package is installed."""
-    return [module for module, package in rooms if find_spec(package) is not None]
+    """The modules, each named with the package that it needs, whose package is installed."""
+    return [module for module, package in rooms if is_installed(package)]
 
 
 MODELS = _root.Registry(
@@ -28,9 +28,9 @@ MODELS = _root.Registry(
     parent=_root.MODELS,
     scope=SCOPE,
     locations=_found(
-        ('mmlightvit.models.backbones', 'mmengine'),
-        ('mmlightvit.models.necks', 'mmcv'),
-        ('mmlightvit.models.heads', 'mmpretrain'),
+        ('mmlightvit.models.backbones.lightvit', 'mmengine'),
+        ('mmlightvit.models.necks.lightvit_fpn', 'mmcv'),
+        ('mmlightvit.models.heads.lightvit_head', 'mmpretrain'),
     ),
 )
 MODEL_WRAPPERS = _root.Registry('model wrapper', parent=_root.MODEL_WRAPPERS, scope=SCOPE, locations=[f'{_D}.wrappers'])

@@ -22,9 +22,6 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -32,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 from mmlightvit.errors import UserError
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.models.layers.ffn import BiDimensionalAttention
+from mmlightvit.toolboxes import build_model, task_of
 
 #: RoIs that the box head and the mask head see: what Mask R-CNN keeps at test time (paper Table 4 counts these).
 NUM_BOX_ROIS = 1000
@@ -356,30 +354,6 @@ def count(
     return result
 
 
-def build_model(cfg: Mapping[str, Any]) -> nn.Module:
-    """Build the model of a config without loading weights or touching data.
-
-    Args:
-        cfg: A whole config with ``model`` and, as a rule, ``default_scope``; or the dict of a model.
-
-    Raises:
-        UserError: There is no model in it.
-    """
-    model_cfg = cfg.get('model', cfg)
-    if not isinstance(model_cfg, Mapping) or 'type' not in model_cfg:
-        raise UserError(f'expected a config with model=dict(type=...), got the keys {sorted(cfg)}')
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg['custom_imports'])
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            built = Config(dict(model=copy.deepcopy(dict(model_cfg)))).model
-            if cfg.get('data_preprocessor') is not None:
-                built.setdefault('data_preprocessor', copy.deepcopy(cfg['data_preprocessor']))  # as the runner does
-            return MODELS.build(built)
-    except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise UserError(f'the model of the config cannot be built ({type(error).__name__}: {error})') from error
-
-
 @contextmanager
 def _uninitialised() -> Iterator[None]:
     """Build layers without filling them, which takes most of the time: a count looks at shapes."""
@@ -391,15 +365,6 @@ def _uninitialised() -> Iterator[None]:
     unchanged: dict[str, Any] = dict.fromkeys(fillers, leave)
     with patch.multiple(nn.init, **unchanged):
         yield
-
-
-def task_of(model: nn.Module) -> str:
-    """``'detector'``, ``'segmenter'``, ``'classifier'`` or ``'backbone'``, read off the heads."""
-    if any(hasattr(model, name) for name in ('roi_head', 'bbox_head', 'rpn_head', 'mask_head', 'panoptic_head')):
-        return 'detector'
-    if hasattr(model, 'decode_head'):
-        return 'segmenter'
-    return 'classifier' if hasattr(model, 'head') else 'backbone'
 
 
 class _Counter(TorchDispatchMode):

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from torch import nn
 
 from mmlightvit.analysis import paper
-from mmlightvit.analysis.counting import DEFAULT_SHAPES, Count, build_model, count
+from mmlightvit.analysis.counting import DEFAULT_SHAPES, Count, count
 from mmlightvit.analysis.paper import PaperRow, agrees
 from mmlightvit.analysis.tables import giga, mega, render
 from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import build_model
 
 _COUNT_HEADERS = ('module', 'parameters (M)', 'executed (G)', 'as published (G)', "paper's convention (G)")
 

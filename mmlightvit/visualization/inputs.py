@@ -39,7 +39,7 @@ def load_model(cfg: Config, checkpoint: str) -> Any:
     Raises:
         UserError: The model cannot be built, or the checkpoint is missing or belongs to another model.
     """
-    from mmlightvit.analysis.counting import build_model
+    from mmlightvit.toolboxes import build_model
     from mmlightvit.checkpoint.load import load_into
 
     model = build_model(cfg)

@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmlightvit.analysis.counting import build_model
+from mmlightvit.toolboxes import build_model
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
 
@@ -34,7 +34,7 @@ def predict(cfg: Config, checkpoint: str, count: int) -> tuple[list[Any], Sequen
     """Predictions of a checkpoint on ``count`` images spread evenly over the test set.
 
     Args:
-        cfg: Config of any task; its toolbox has to be imported (``mmlightvit.cli.entry.import_toolbox``).
+        cfg: Config of any task; its toolbox has to be imported (``mmlightvit.toolboxes.import_toolbox``).
         checkpoint: Path or address of the weights.
         count: Number of images, >= 1; all of them if the test set has fewer.
 

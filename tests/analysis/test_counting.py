@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmlightvit.analysis import paper
-from mmlightvit.analysis.counting import COUNTED, ZERO_COST, build_model, count
+from mmlightvit.analysis.counting import COUNTED, ZERO_COST, count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

@@ -162,7 +162,7 @@ def build(args: argparse.Namespace) -> tuple[dict, 'object']:
 def build_from_config(args: argparse.Namespace) -> tuple[dict, 'object']:
     from torch import nn
 
-    from mmlightvit.analysis.counting import build_model, task_of
+    from mmlightvit.toolboxes import build_model, task_of
     from mmlightvit.cli.entry import load_config
 
     if args.reference or args.classifier:

@@ -34,9 +34,10 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmlightvit.analysis.counting import build_model, count
+    from mmlightvit.analysis.counting import count
     from mmlightvit.cli.entry import load_config
     from mmlightvit.models.backbones import LightViT
+    from mmlightvit.toolboxes import build_model
     from mmlightvit.visualization.plots import measure_stages, plot_stages, write_stages
 
     for name in ('batch_size', 'runs'):
