@@ -1,6 +1,6 @@
 # `make` or `make help` lists what there is. Everything is installed into .venv and nowhere else.
 #
-# Variables: SEED=1 (data of the demos), TORCH="torch==2.10.0 torchvision==0.25.0", PYTHON=python3.11, MAX_JOBS=4
+# Variables: SEED=1 (data of the demos), EXTRAS=export,tests (of setup.py), TORCH="torch==2.10.0 torchvision==0.25.0", PYTHON=python3.11, MAX_JOBS=4
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,6 +11,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The versions that .venv was made with, if it is there.
 TORCH ?= $(or $(shell cat $(STAMPS)/torch-wanted 2>/dev/null),torch==2.11.0 torchvision==0.26.0)
 SEED ?= 0
+# What the tests need of setup.py's extras; docs, notebooks and demo are for those who want them.
+EXTRAS ?= export,openvino,data,report,serve,hub,tests
 PY := $(VENV)/bin/python
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # The demos' tensors are small: more than four threads only wait for each other.
@@ -31,8 +33,8 @@ help: ## This list
 install: $(STAMPS)/package ## Everything into .venv; compiles mmcv's operators once, about 16 minutes on two cores
 
 $(STAMPS)/venv:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo 'error: Python 3.10 or later is needed; name one with make PYTHON=...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'error: Python 3.11 or later is needed; name one with make PYTHON=...' >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	@mkdir -p $(STAMPS) && touch $@
@@ -59,16 +61,16 @@ $(STAMPS)/toolboxes: requirements/toolboxes.txt $(STAMPS)/build
 			"$$(grep onedl-mmcv requirements/toolboxes.txt)"; \
 	fi; \
 	$(PY) -m pip install --no-build-isolation --cache-dir "$$cache" -r requirements/toolboxes.txt; \
-	echo "$$version" > $$built
+	echo "$$version" > $$built; \
+	wheel="$$($(PY) -m pip cache list --format=abspath --cache-dir "$$cache" onedl_mmcv | head -1)"; \
+	if [[ -n $$wheel ]]; then \
+		echo "mmcv as compiled here: $$wheel ($$(du -h "$$wheel" | cut -f1)); another machine of this kind takes it with pip install"; \
+	fi
 	@touch $@
 
-$(STAMPS)/requirements: requirements/runtime.txt requirements/tests.txt $(STAMPS)/toolboxes
-	$(PY) -m pip install -r requirements/runtime.txt -r requirements/tests.txt
-	@touch $@
-
-$(STAMPS)/package: pyproject.toml $(wildcard setup.py) $(STAMPS)/requirements
-	$(PY) -m pip install --no-build-isolation --no-deps -e .
-	$(PY) tools/misc/check_env.py
+$(STAMPS)/package: pyproject.toml $(wildcard setup.py) $(STAMPS)/toolboxes
+	$(PY) -m pip install --no-build-isolation -e '.[$(EXTRAS)]'
+	$(PY) -m mmlightvit doctor
 	@touch $@
 
 # -- demos ------------------------------------------------------------------------------------------------------------

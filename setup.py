@@ -13,6 +13,26 @@ ROOT = Path(__file__).resolve().parent
 MIM = Path('mmlightvit') / '.mim'
 RESOURCES = ('configs', 'tools', 'model-index.yml')
 
+# PyTorch and the toolboxes come in several distributions that exclude each other, so the user chooses: docs/install.md,
+# or the extra for the default ones. Without them the package runs exported models.
+BASE = ['numpy', 'pillow', 'packaging', 'rich', 'safetensors']
+EXTRAS = {
+    'runtime': ['onnxruntime>=1.20'],
+    'openvino': ['openvino>=2025.0'],
+    'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+    'data': ['defusedxml>=0.7.1', 'scikit-learn'],
+    'report': ['hotcoco>=1.3,<2', 'matplotlib', 'scikit-learn'],
+    'serve': ['onnxruntime>=1.20', 'fastapi', 'uvicorn', 'python-multipart>=0.0.18'],
+    'demo': ['gradio>=6,<7', 'pillow<13'],
+    'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton', 'sphinx-design'],
+    'notebooks': ['nbmake', 'jupytext', 'ipykernel'],
+    'hub': ['huggingface-hub'],
+    'tests': [
+        *('mypy', 'ruff==0.17.6', 'pytest', 'pytest-timeout', 'pytest-xdist'),
+        *('httpx', 'mlflow-skinny', 'supervision', 'tensorboard', 'timm'),
+    ],
+}
+
 
 class BuildWithResources(build_py):
     """Copies the resources into ``mmlightvit/.mim``; an editable installation links them instead."""
@@ -43,11 +63,16 @@ def version() -> str:
     return scope['__version__']
 
 
-def requirements(name: str) -> list[str]:
-    lines = (
-        line.partition('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
-    )
-    return [line for line in lines if line]
+def toolboxes() -> list[str]:
+    lines = (ROOT / 'requirements' / 'toolboxes.txt').read_text().splitlines()
+    return [line for line in (line.partition('#')[0].strip() for line in lines) if line]
+
+
+def extras() -> dict[str, list[str]]:
+    """All extras; ``all`` is all but the demo's, which want an older pillow."""
+    found = {**EXTRAS, 'toolboxes': toolboxes()}
+    everything = {line for name, lines in found.items() if name not in ('demo', 'tests') for line in lines}
+    return {**found, 'all': sorted(everything)}
 
 
 setup(
@@ -57,12 +82,11 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     packages=find_packages(include=['mmlightvit', 'mmlightvit.*']),
-    # PyTorch and the toolboxes come in several distributions that exclude each other, so the user chooses:
-    # docs/install.md, or the extra for the default ones.
-    install_requires=requirements('runtime'),
-    extras_require={'toolboxes': requirements('toolboxes'), 'tests': requirements('tests')},
+    entry_points={'console_scripts': ['mmlightvit = mmlightvit.cli:main']},
+    install_requires=BASE,
+    extras_require=extras(),
     include_package_data=False,
     cmdclass={'build_py': BuildWithResources},
     zip_safe=False,

@@ -1,22 +1,12 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Train a model of any task.
-
-Example: ``python tools/train.py configs/mask_rcnn_lightvit_t_1x.py``; see ``--help`` and docs/training.md.
-"""
+"""Train a model of any task; see --help and docs/training.md."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmlightvit.cli.entry import train, train_parser
-from mmlightvit.errors import exit_on_user_error
-
-
-@exit_on_user_error
-def main() -> None:
-    train(train_parser().parse_args())
-
+from mmlightvit.cli import call
 
 if __name__ == '__main__':
-    main()
+    sys.exit(call('train', prog='tools/train.py'))

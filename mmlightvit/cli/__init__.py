@@ -1,2 +1,105 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The command lines: parsers, options, and what each command does."""
+"""The commands: ``mmlightvit NAME`` and, for the older of them, ``python tools/....py``.
+
+A command is a module with ``parser()``, its arguments, and ``run(args)``, which does it and returns the exit code,
+or None for 0. It is imported when it is called, and its parser imports neither torch nor a toolbox.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmlightvit.errors import UserError
+from mmlightvit.version import __version__
+
+
+class Command(NamedTuple):
+    """Where a command is, and its line in the help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    'train': Command('mmlightvit.cli.train', 'train a model of any task'),
+    'test': Command('mmlightvit.cli.test', "measure a checkpoint on a config's test set"),
+    'check': Command('mmlightvit.cli.check', 'read the data of a config and list every problem'),
+    'convert': Command('mmlightvit.cli.convert', 'convert a checkpoint: names of parameters, file format'),
+    'flops': Command('mmlightvit.cli.flops', 'parameters and multiply-adds of a config'),
+    'doctor': Command('mmlightvit.cli.doctor', 'what is installed, and what is wrong with it'),
+}
+
+_EXAMPLES = """examples:
+  mmlightvit train configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco
+  mmlightvit test configs/mask_rcnn_lightvit_t_1x.py work_dirs/mask_rcnn_lightvit_t_1x/epoch_12.pth"""
+
+
+def help_text() -> str:
+    """What ``mmlightvit --help`` prints."""
+    rows = '\n'.join(f'  {name:<10} {command.help}' for name, command in COMMANDS.items())
+    return (
+        'usage: mmlightvit COMMAND [options]\n\nLightViT: classification, detection and segmentation.\n\n'
+        f'commands:\n{rows}\n\n`mmlightvit COMMAND --help` explains one; `mmlightvit --version` prints the version.\n\n'
+        + _EXAMPLES
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script.
+
+    Args:
+        arguments: The command and its arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0; 1 where something outside the code is wrong, said in one line; 2 for wrong usage.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['']
+    if name in ('-h', '--help', 'help', ''):
+        print(help_text())
+        return 0 if name else 2
+    if name == '--version':
+        print(f'mmlightvit {__version__}')
+        return 0
+    if name not in COMMANDS:
+        from mmlightvit.cli.arguments import nearest
+
+        hint = nearest(name, COMMANDS)
+        print(
+            f'error: no command {name!r}{f"; nearest: {hint}" if hint else ""}; see mmlightvit --help', file=sys.stderr
+        )
+        return 2
+    return call(name, rest)
+
+
+def call(name: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run a command.
+
+    Args:
+        name: Key of :data:`COMMANDS`.
+        arguments: Its arguments; by default those of the process.
+        prog: What it was called by, where that is not ``mmlightvit NAME``.
+
+    Returns:
+        The exit code.
+    """
+    module = importlib.import_module(COMMANDS[name].module)
+    parser = module.parser()
+    if prog is not None:
+        parser.prog = prog
+    try:
+        code = module.run(parser.parse_args(arguments))
+        sys.stdout.flush()
+    except UserError as error:
+        print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('error: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mmlightvit ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code or 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mmlightvit.cli import entry
+from mmlightvit.cli import test, train
 from mmlightvit.durable import launch
 from mmlightvit.errors import UserError, exit_on_user_error
 
@@ -51,10 +51,8 @@ def main() -> int:
         environment=os.environ,
     )
     # What can be refused is refused here, in one line, rather than by every rank and then by torchrun.
-    if what == 'train':
-        entry.prepare_training(entry.train_parser().parse_args(forwarded))
-    else:
-        entry.prepare_testing(entry.test_parser().parse_args(forwarded))
+    command = train if what == 'train' else test
+    command.prepare(command.parser().parse_args(forwarded))
     if not gpus:
         threads = plan.environment['OMP_NUM_THREADS']
         notice = f'no GPU is visible: {count} CPU processes, {threads} thread(s) each'

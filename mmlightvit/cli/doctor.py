@@ -1,11 +1,12 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What is installed, and in plain words what is wrong with it (tools/misc/check_env.py).
+"""``mmlightvit doctor`` and tools/misc/check_env.py: what is installed, and in plain words what is wrong with it.
 
 :func:`gather` looks, :func:`diagnose` judges; the second is a pure function of the first's findings.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
@@ -17,6 +18,9 @@ from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.toolboxes import TOOLBOXES
+
 OLDEST_TORCH = Version('2.1')
 FIRST_TORCH_TOO_NEW = Version('2.14')
 
@@ -24,11 +28,8 @@ FIRST_TORCH_TOO_NEW = Version('2.14')
 PAIRS = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
     'mmcv': ('onedl-mmcv', 'mmcv'),
-    'mmdet': ('onedl-mmdetection', 'mmdet'),
-    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
-    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    **{name: (toolbox.distribution, toolbox.original) for name, toolbox in TOOLBOXES.items()},
 }
-TASKS = {'mmdet': 'detection', 'mmpretrain': 'classification', 'mmseg': 'segmentation'}
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
 # Imported in this order, each in the same child process: the operators need torch's libraries loaded.
 PROBED = (
@@ -39,7 +40,7 @@ PROBED = (
     'mmengine',
     'mmcv',
     'mmcv._ext',
-    *(f'{name}.models' for name in TASKS),
+    *(f'{name}.models' for name in TOOLBOXES),
 )
 
 _REBUILD = 'pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir'
@@ -61,6 +62,32 @@ try:
 except Exception:
     pass  # reported above, by name
 """
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments: none."""
+    return Parser(
+        'doctor',
+        'Say what is installed and what is wrong with it; exit code 1 if something is.',
+        ['', '> environment.txt'],
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the versions and the diagnosis; 1 if something is wrong."""
+    print('Importing everything once takes about 20 s ...', file=sys.stderr)
+    found = gather()
+    rows = version_table(found)
+    width = max(len(name) for name, _ in rows)
+    for name, version in rows:
+        print(f'{name:<{width}}  {version}')
+    diagnosis = diagnose(found)
+    for note in diagnosis.notes:
+        print(f'note: {note}')
+    for problem in diagnosis.problems:
+        print(f'problem: {problem}')
+    print('Something has to be mended.' if diagnosis.problems else 'The environment is in order.')
+    return 1 if diagnosis.problems else 0
 
 
 class Findings(NamedTuple):
@@ -179,16 +206,16 @@ def diagnose(found: Findings) -> Diagnosis:
             'there. Have nvcc at hand and rebuild: FORCE_CUDA=1 ' + f'{_REBUILD} {_distribution_of("mmcv", versions)}'
         )
 
-    installed = [name for name in TASKS if _distribution_of(name, versions)]
-    for name, task in TASKS.items():
+    installed = [name for name in TOOLBOXES if _distribution_of(name, versions)]
+    for name, toolbox in TOOLBOXES.items():
         if name not in installed:
-            notes.append(f'{PAIRS[name][0]} is not installed: {task} configs cannot be used.')
+            notes.append(f'{PAIRS[name][0]} is not installed: {toolbox.task} configs cannot be used.')
         elif f'{name}.models' in errors and not (problems and (broken_operators or both)):
             problems.append(f'{_distribution_of(name, versions)} cannot be imported: {errors[f"{name}.models"]}')
     if not installed:
         problems.append(
-            'No toolbox is installed; at least one of onedl-mmdetection, onedl-mmpretrain, '
-            'onedl-mmsegmentation is needed (docs/install.md).'
+            f'No toolbox is installed; at least one of {", ".join(PAIRS[name][0] for name in TOOLBOXES)} is needed '
+            '(docs/install.md).'
         )
     return Diagnosis(problems, notes)
 

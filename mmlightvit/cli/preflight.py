@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmlightvit.cli.config import require_file
 from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
 from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_candidates
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable, download
@@ -51,14 +52,13 @@ def _goes_on(cfg: Config) -> bool:
     )
 
 
-def check_testing(cfg: Config, checkpoint: str) -> None:
-    """Everything that testing reads or writes: work directory, checkpoint and test data.
+def check_testing(cfg: Config) -> None:
+    """Everything that testing reads or writes beside its checkpoint: work directory and test data.
 
     Raises:
         UserError: Something is missing, or the config tests nothing.
     """
     check_work_dir(cfg.work_dir)
-    require_file(checkpoint, 'checkpoint', 'the second argument')
     missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
     if missing:
         raise UserError(f'{cfg.filename} cannot be tested: it has no {", ".join(missing)}')
@@ -156,18 +156,6 @@ def _check_dataset(entry: DatasetEntry) -> None:
             if isinstance(folder, str) and (folder or root):
                 key = f'data_prefix.{part}'
                 _require(os.path.join(root, folder), 'image folder', entry.key, key, is_folder=True)
-
-
-def require_file(path: str, what: str, option: str) -> None:
-    """A local file exists; addresses pass.
-
-    Raises:
-        UserError: It does not, or is a folder.
-    """
-    if _exists(path) and not os.path.isdir(path):
-        return
-    problem = 'is a folder, not a file' if os.path.isdir(path) else 'not found'
-    raise UserError(f'{what} {problem}: {path}; give another with {option}')
 
 
 def _require(path: str, what: str, key: str, name: str, *, is_folder: bool) -> None:

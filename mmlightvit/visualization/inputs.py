@@ -39,8 +39,8 @@ def load_model(cfg: Config, checkpoint: str) -> Any:
     Raises:
         UserError: The model cannot be built, or the checkpoint is missing or belongs to another model.
     """
-    from mmlightvit.toolboxes import build_model
     from mmlightvit.checkpoint.load import load_into
+    from mmlightvit.toolboxes import build_model
 
     model = build_model(cfg)
     load_into(model, checkpoint)

@@ -19,9 +19,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmlightvit.toolboxes import build_model
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import build_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

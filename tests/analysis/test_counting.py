@@ -18,6 +18,7 @@ from mmlightvit.analysis import paper
 from mmlightvit.analysis.counting import COUNTED, ZERO_COST, count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
+from mmlightvit.toolboxes import build_model
 
 
 def loop_conv_macs(x, weight, stride, padding, groups, transposed):

@@ -70,7 +70,7 @@ def test_a_difference_without_a_reason_is_reported():
 
 def test_configs_are_the_models_of_the_tables(repo):
     """What configs/ablation says is what the tables count."""
-    from mmlightvit.cli.entry import load_config
+    from mmlightvit.cli.config import load_config
 
     for stem, expected in {
         'ablation/section41_four_stages': paper.section_4_1()[0],

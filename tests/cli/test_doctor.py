@@ -113,4 +113,4 @@ def test_the_tool_has_help(repo):
     shown = subprocess.run(
         [sys.executable, repo / 'tools/misc/check_env.py', '--help'], capture_output=True, text=True, check=True
     )
-    assert 'example:' in shown.stdout
+    assert 'examples:' in shown.stdout

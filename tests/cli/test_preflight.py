@@ -203,7 +203,7 @@ def test_configs_that_cannot_be_used_are_explained(text, said, tmp_path):
 def test_a_missing_toolbox_is_named_with_what_to_install(tmp_path, monkeypatch):
     path = tmp_path / 'c.py'
     path.write_text("default_scope = 'mmseg'")
-    monkeypatch.setattr(entry, 'find_spec', lambda name: None)
+    monkeypatch.setattr('mmlightvit.toolboxes.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'segmentation config and needs mmseg.*onedl-mmsegmentation'):
         entry.load_config(str(path))
 

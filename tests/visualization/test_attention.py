@@ -146,8 +146,8 @@ def test_models_without_global_tokens_say_so():
 ])  # fmt: skip
 def test_images_are_prepared_as_the_toolbox_does(repo, tmp_path, name, scale):
     """Colour order, normalisation and padding of each task, on one colour that tells the channels apart."""
+    from mmlightvit.cli.config import load_config
     from mmlightvit.toolboxes import build_model
-    from mmlightvit.cli.entry import load_config
 
     cfg = load_config(str(repo / f'configs/{name}.py'))
     assert network_scale(cfg) == scale

@@ -162,8 +162,8 @@ def build(args: argparse.Namespace) -> tuple[dict, 'object']:
 def build_from_config(args: argparse.Namespace) -> tuple[dict, 'object']:
     from torch import nn
 
+    from mmlightvit.cli.config import load_config
     from mmlightvit.toolboxes import build_model, task_of
-    from mmlightvit.cli.entry import load_config
 
     if args.reference or args.classifier:
         raise UserError('--reference, --classifier: expected with an arch (tiny, small, base), not with a config')

@@ -11,8 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmlightvit.cli.entry import import_toolbox, load_config
+from mmlightvit.cli.config import load_config
 from mmlightvit.errors import exit_on_user_error
+from mmlightvit.toolboxes import import_toolbox
 from mmlightvit.visualization.curves import plot_curves
 from mmlightvit.visualization.predictions import contact_sheet, predict
 

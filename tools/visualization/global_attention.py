@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.cli.entry import load_config
+    from mmlightvit.cli.config import load_config
 
     cfg = load_config(args.config)
     for path in args.images:

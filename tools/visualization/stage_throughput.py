@@ -35,7 +35,7 @@ def main() -> None:
     import torch
 
     from mmlightvit.analysis.counting import count
-    from mmlightvit.cli.entry import load_config
+    from mmlightvit.cli.config import load_config
     from mmlightvit.models.backbones import LightViT
     from mmlightvit.toolboxes import build_model
     from mmlightvit.visualization.plots import measure_stages, plot_stages, write_stages

@@ -1,0 +1,34 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit convert`` and tools/convert_checkpoint.py: names of parameters, and the format of the file."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmlightvit.cli.arguments import Parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    parser = Parser(
+        'convert',
+        "Convert a LightViT checkpoint: published names to ours or back, torch's format to safetensors or back. "
+        'It says what it recognised, and stops, writing nothing, where a key or shape does not fit the variant.',
+        ['lightvit_tiny_78.7.ckpt lightvit_tiny.safetensors', 'lightvit_tiny.safetensors back.pth --to published'],
+    )
+    parser.add_argument('source', metavar='SOURCE', help='checkpoint: a path, or an address to download')
+    parser.add_argument('target', metavar='TARGET', help='file to write; safetensors if it ends in .safetensors')
+    parser.add_argument('--to', choices=['own', 'published'], default='own', help='whose names to write (own)')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert."""
+    from mmlightvit.checkpoint.convert import LayoutError, convert
+
+    try:
+        source, differences = convert(args.source, args.target, args.to)
+    except LayoutError as error:
+        print(f'recognised: {error.source}\n{error.differences}')
+        raise
+    print(f'recognised: {source}\n{differences}\nwrote {args.target}')

@@ -1,0 +1,41 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit flops`` and tools/analysis/get_flops.py: parameters and multiply-adds, without any data."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmlightvit.cli.arguments import Parser, add_config_arguments
+from mmlightvit.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    from mmlightvit.analysis.tables import FORMATS
+
+    parser = Parser(
+        'flops',
+        'Parameters and multiply-adds of a config of any task, without its data.',
+        ['configs/mask_rcnn_lightvit_t_1x.py', 'configs/lightvit_t_imagenet.py --shape 384 384 --depth 4'],
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--shape', type=int, nargs=2, metavar=('H', 'W'),
+        help='input size in pixels (default: classifier 224 224, detector 800 1280, segmenter 512 512)',
+    )  # fmt: skip
+    parser.add_argument('--depth', type=int, default=2, help='levels of modules shown (default 2)')
+    parser.add_argument('--format', choices=FORMATS, default='terminal', help='form of the table (default terminal)')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
+    from mmlightvit.cli.config import read_config
+
+    if args.depth < 0:
+        raise UserError(f'--depth: expected a number >= 0, got {args.depth}')
+    cfg = read_config(args)
+    from mmlightvit.analysis.counting import count
+    from mmlightvit.analysis.reports import count_report
+
+    print(count_report(count(cfg, args.shape), args.depth, args.format), end='')

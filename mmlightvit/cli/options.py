@@ -1,0 +1,156 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""What the options of training and testing change in a config; the toolboxes' differences are fields of their table."""
+
+from __future__ import annotations
+
+import os
+
+from mmengine.config import Config, ConfigDict
+
+from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import TOOLBOXES, Toolbox
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        UserError: The config's optimizer wrapper is one of its own kind.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    name = kind if isinstance(kind, str) else kind.__name__
+    if name.rsplit('.', maxsplit=1)[-1] not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp replaces OptimWrapper, and the config has optim_wrapper.type={name}')
+    cfg.optim_wrapper.type = 'mmlightvit.AmpOptimWrapper'
+
+
+def use_ema(cfg: Config, momentum: float) -> None:
+    """Keep a moving average of the weights. A config that keeps one already only gets the momentum.
+
+    Raises:
+        UserError: ``momentum`` is not in (0, 1).
+    """
+    if not 0 < momentum < 1:
+        raise UserError(f'--ema expects a momentum between 0 and 1, the share of the new weights; got {momentum}')
+    hooks = cfg.get('custom_hooks') or []
+    for hook in hooks:
+        if isinstance(hook, dict) and str(hook.get('type')).endswith('EMAHook'):
+            hook['momentum'] = momentum
+            return
+    # Before the checkpoint hook, so that what is saved as the model is the average.
+    hook = ConfigDict(type='mmengine.EMAHook', momentum=momentum, priority='ABOVE_NORMAL')
+    cfg.custom_hooks = [*hooks, hook]
+
+
+def use_compile(cfg: Config, mode: str) -> None:
+    """Compile the backbone. A config that does so already only gets the mode.
+
+    Raises:
+        UserError: torch.compile has no such mode.
+    """
+    from torch._inductor import list_mode_options
+
+    if mode not in list_mode_options():
+        expected = ', '.join(list_mode_options())
+        raise UserError(f'--compile expects a mode of torch.compile ({expected}), got {mode}')
+    hooks = cfg.get('custom_hooks') or []
+    for hook in hooks:
+        if isinstance(hook, dict) and str(hook.get('type')).endswith('CompileBackboneHook'):
+            hook['mode'] = mode
+            return
+    cfg.custom_hooks = [*hooks, ConfigDict(type='mmlightvit.CompileBackboneHook', mode=mode)]
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate to the run's batch size.
+
+    Raises:
+        UserError: The config does not say which batch size its learning rate is for.
+    """
+    settings = cfg.get('auto_scale_lr') or {}
+    if not settings.get('base_batch_size'):
+        raise UserError(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size, the batch size that the learning rate is for, '
+            'and the config does not set it; add --cfg-options auto_scale_lr.base_batch_size=N'
+        )
+    settings['enable'] = True
+
+
+def show_predictions(cfg: Config, *, window: bool, folder: str | None, wait_time: float) -> None:
+    """Turn the toolbox's visualization hook on, for every image.
+
+    Raises:
+        UserError: A window is asked for without a display, or the config has no such hook.
+    """
+    toolbox = _toolbox(cfg, '--show and --show-dir')
+    if window and os.name == 'posix' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+        raise UserError('--show needs a display, and this session has none; write files with --show-dir DIR')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError('--show and --show-dir need default_hooks.visualization, and the config has none')
+    hook.update(show=window, wait_time=wait_time, interval=1)
+    hook[toolbox.draw_switch] = True
+    if folder is not None:
+        cfg.merge_from_dict({toolbox.draw_folder: os.path.abspath(folder)})
+
+
+def keep_predictions(cfg: Config, path: str) -> None:
+    """Write the predictions of the test set to ``path``.
+
+    Raises:
+        UserError: ``path`` does not suit the task, or its folder cannot be made.
+    """
+    toolbox = _toolbox(cfg, '--out')
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    if toolbox.dump is None:
+        _make_folder(path)
+        for metric in metrics:
+            metric.output_dir = path
+            metric.keep_results = True
+        return
+    if not path.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out expects a file name that ends in .pkl, got {path}')
+    _make_folder(os.path.dirname(path) or '.')
+    cfg.test_evaluator = [*metrics, ConfigDict(type=toolbox.dump, out_file_path=path)]
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'folder {path} cannot be made ({error.strerror}); choose another with --out PATH') from error
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the config's augmentations and its way of merging their predictions.
+
+    Raises:
+        UserError: The config brings none, or the model predicts instance masks.
+    """
+    toolbox = _toolbox(cfg, '--tta')
+    if cfg.model.get('roi_head', {}).get('mask_head') is not None:
+        raise UserError(
+            "--tta merges boxes only (mmdet's DetTTAModel), and this model predicts instance masks too; "
+            'test it without --tta'
+        )
+    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
+    if missing:
+        raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
+    drawing = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if toolbox.draws_input and drawing.get(toolbox.draw_switch):
+        raise UserError(
+            f"--tta with --show or --show-dir: {cfg.default_scope} draws the network's input, of which there are "
+            'several then; leave one of them out'
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _toolbox(cfg: Config, option: str) -> Toolbox:
+    scope = cfg.default_scope
+    if scope not in TOOLBOXES:
+        raise UserError(f'{option} knows {", ".join(TOOLBOXES)}, and the config is for {scope}')
+    return TOOLBOXES[scope]
