@@ -16,7 +16,7 @@ from processes import run_forked
 
 from mmlightvit.cli import entry
 from mmlightvit.durable.safe_loading.read import read_checkpoint
-from mmlightvit.visualization.curves import plot_curves, read_scalars
+from mmlightvit.visualization.logs import plot_logs, read_run
 from mmlightvit.visualization.predictions import contact_sheet, predict
 
 SHORT = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1']
@@ -57,7 +57,7 @@ def run_demo(repo: Path, task: str, root: Path) -> float:
     config = f'{repo}/configs/demo/{name}.py'
     arguments = [config, str(checkpoint), '--work-dir', f'{root}/run', '--data-root', f'{root}/data']
     metrics = entry.test(entry.test_parser().parse_args(arguments))
-    plot_curves(root / 'run', root / 'curves.png')
+    plot_logs([read_run(root / 'run')], root / 'curves.png')
     cfg = entry.prepare_testing(entry.test_parser().parse_args(arguments))
     samples, classes = predict(cfg, str(checkpoint), 3)
     # No box of a model trained for two epochs is sure, so all are drawn.
@@ -68,11 +68,11 @@ def run_demo(repo: Path, task: str, root: Path) -> float:
 @pytest.mark.parametrize('task', DEMOS)
 def test_a_demo_from_data_to_pictures(repo, tmp_path, task):
     (measured,) = run_forked(1, run_demo, repo, task, tmp_path)
-    training, validation = read_scalars(tmp_path / 'run')
-    metric = DEMOS[task][3]
+    run = read_run(tmp_path / 'run')
+    steps, values = run.metrics[DEMOS[task][3]]
     # The checkpoint tested is the one validated last.
-    assert validation[-1][metric] == pytest.approx(measured, abs=0.011)
-    assert validation[-1]['step'] == training[-1]['step']
+    assert values[-1] == pytest.approx(measured, abs=0.011)
+    assert steps[-1] == run.training['loss'][0][-1]
     sizes = {}
     for name in ('curves', 'predictions'):
         with Image.open(tmp_path / f'{name}.png') as picture:

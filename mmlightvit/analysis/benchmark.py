@@ -24,7 +24,6 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from mmlightvit.errors import UserError
-from mmlightvit.models.backbones import LightViT
 
 DTYPES: Mapping[str, torch.dtype] = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 MODES = ('inference', 'training')
@@ -165,9 +164,9 @@ def compare(
             torch._dynamo.config.fail_on_recompile_limit_hit = True
     for name, model in models.items():
         _say(progress, f'{cases[name]}: preparing {name}')
-        steps[name] = _step(model, cases[name])
+        steps[name] = make_step(model, cases[name])
         steps[name]()
-        _sync(case)
+        sync(case)
         repeats[name] = max(1, int(seconds / _time(steps[name], 1, case)))
         peaks[name] = _peak_memory(steps[name], cases[name])
     times: dict[str, list[float]] = {name: [] for name in models}
@@ -180,47 +179,6 @@ def compare(
         Timing(name, cases[name], tuple(t), tuple(a / b for a, b in zip(first, t)), peaks[name])
         for name, t in times.items()
     ]
-
-
-def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, float]:
-    """Median seconds of the stem and of each stage, numbered from 1, inside an eager forward pass.
-
-    Args:
-        backbone: A ``LightViT`` that is not compiled; it is moved and cast in place.
-        case: Its device, dtype, batch and size are used.
-        rounds: Forward passes that are timed, >= 1, after two that are not.
-
-    Raises:
-        UserError: The model is another one.
-    """
-    if not isinstance(backbone, LightViT):
-        raise UserError(f'stages: expected a LightViT, got a {type(backbone).__name__}')
-    case = replace(case, form='eager', mode='inference')
-    parts: dict[str, nn.Module] = {'stem': backbone.patch_embed}
-    parts.update({f'stage {i + 1}': stage for i, stage in enumerate(backbone.stages)})
-    starts: dict[str, float] = {}
-    times: dict[str, list[float]] = {name: [] for name in parts}
-
-    def enter(name: str) -> None:
-        _sync(case)
-        starts[name] = time.perf_counter()
-
-    def leave(name: str) -> None:
-        _sync(case)
-        times[name].append(time.perf_counter() - starts[name])
-
-    handles = []
-    for name, part in parts.items():
-        handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
-        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
-    try:
-        step = _step(backbone, case)
-        for _ in range(rounds + 2):
-            step()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
 
 
 @dataclass(frozen=True)
@@ -286,21 +244,21 @@ def _say(progress: bool, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _sync(case: Case) -> None:
+def sync(case: Case) -> None:
     if torch.device(case.device).type == 'cuda':
         torch.cuda.synchronize(case.device)
 
 
 def _time(step: Callable[[], Any], repeats: int, case: Case) -> float:
-    _sync(case)
+    sync(case)
     start = time.perf_counter()
     for _ in range(repeats):
         step()
-    _sync(case)
+    sync(case)
     return (time.perf_counter() - start) / repeats
 
 
-def _step(model: nn.Module, case: Case) -> Callable[[], Any]:
+def make_step(model: nn.Module, case: Case) -> Callable[[], Any]:
     """One call of it is one step of the case."""
     is_training = case.mode == 'training'
     dtype = torch.float32 if is_training else DTYPES[case.dtype]
@@ -364,7 +322,7 @@ def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
         torch.cuda.reset_peak_memory_stats(case.device)
         before = torch.cuda.memory_allocated(case.device)
         step()
-        _sync(case)
+        sync(case)
         return torch.cuda.max_memory_allocated(case.device) - before
     status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
     if not (status.is_file() and reset.is_file() and hasattr(ctypes.CDLL(None), 'malloc_trim')):

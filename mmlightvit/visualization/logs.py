@@ -100,6 +100,8 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
 def plot_logs(runs: Sequence[Run], path: str | Path, metrics: Sequence[str] | None = None) -> None:
     """Draw one panel for each of loss, learning rate and memory, where logged, and for each metric; a colour per run.
 
+    A run alone has its last values in the titles.
+
     Args:
         runs: Runs to compare, at most seven.
         path: The picture; its ending says the format.
@@ -133,6 +135,8 @@ def plot_logs(runs: Sequence[Run], path: str | Path, metrics: Sequence[str] | No
             if series is not None:
                 axes.plot(*series, color=colour, label=run.name, marker='' if is_training else 'o', markersize=4)
         title, unit, scale = _TRAINING.get(name, (name, '', 'linear')) if is_training else (name, '', 'linear')
+        if len(runs) == 1:
+            title += f': {axes.lines[0].get_ydata()[-1]:.3g}'
         axes.set_title(title, fontsize=11)
         axes.set(xlabel='iteration', ylabel=unit, yscale=scale)
         axes.set_xlim(left=0)

@@ -10,13 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mmlightvit.analysis.benchmark import Case, time_stages
-from mmlightvit.analysis.counting import Count
 from mmlightvit.analysis.paper import PaperRow, table_3
+from mmlightvit.analysis.stages import StageSpeed
 from mmlightvit.errors import UserError
-from mmlightvit.models.backbones.lightvit import LightViT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,58 +156,11 @@ def _label(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class StageSpeed:
-    """One part of a backbone in Figure 5a.
-
-    Attributes:
-        name: ``'stem'`` or ``'stage 1'`` and so on.
-        macs: Multiply-adds per image.
-        seconds: Median time per image.
-    """
-
-    name: str
-    macs: int
-    seconds: float
-
-    @property
-    def throughput(self) -> float:
-        """Images per second through this part alone."""
-        return 1 / self.seconds
-
-    @property
-    def efficiency(self) -> float:
-        """Multiply-adds per second."""
-        return self.macs / self.seconds
-
-
-@torch.no_grad()
-def measure_stages(
-    backbone: LightViT, count: Count, prefix: str, batch_size: int, device: torch.device, runs: int
-) -> list[StageSpeed]:
-    """Time the stem and each stage inside the running backbone.
-
-    Args:
-        backbone: The model; it is moved to ``device`` and set to eval mode.
-        count: Its count at the input size to time.
-        prefix: Name of the backbone within the counted model, with a dot, or empty.
-        batch_size: Images at once, >= 1.
-        device: Where to run.
-        runs: Timed runs after two that are not timed, >= 1; the median counts.
-    """
-    case = Case(device=str(device), batch=batch_size, height=count.shape[0], width=count.shape[1])
-    names = {'stem': 'patch_embed'} | {f'stage {i + 1}': f'stages.{i}' for i in range(backbone.num_stages)}
-    return [
-        StageSpeed(name, count.module(prefix + names[name]).macs, seconds / batch_size)
-        for name, seconds in time_stages(backbone, case, runs).items()
-    ]
-
-
 def plot_stages(parts: Sequence[StageSpeed], path: str | Path, title: str) -> None:
     """Figure 5a: throughput and efficiency of each part.
 
     Args:
-        parts: What :func:`measure_stages` returned.
+        parts: What :func:`~mmlightvit.analysis.stages.measure_stages` returned.
         path: The picture; its ending says the format.
         title: Model, input, hardware.
     """
@@ -232,13 +181,3 @@ def plot_stages(parts: Sequence[StageSpeed], path: str | Path, title: str) -> No
         axes.set_ylim(0, max(values) * 1.12)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-
-
-def write_stages(parts: Sequence[StageSpeed], path: str | Path) -> None:
-    """Write what :func:`measure_stages` returned as CSV."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(['part', 'multiply_adds', 'seconds_per_image', 'images_per_second', 'multiply_adds_per_second'])
-        for p in parts:
-            writer.writerow([p.name, p.macs, f'{p.seconds:.6g}', f'{p.throughput:.6g}', f'{p.efficiency:.6g}'])

@@ -56,7 +56,7 @@ def test_casts_belong_to_each_training_step():
             return out
 
     model = nn.Sequential(nn.Flatten(), Linear(48, 2))
-    step = benchmark._step(model, benchmark.Case(mode='training', dtype='bf16', height=4, width=4))
+    step = benchmark.make_step(model, benchmark.Case(mode='training', dtype='bf16', height=4, width=4))
     counts = []
     for _ in range(2):
         with torch.profiler.profile(acc_events=True) as profile:
@@ -122,13 +122,6 @@ def test_one_model_in_another_form(monkeypatch):
 def test_cases_that_do_not_exist(wrong, message):
     with pytest.raises(UserError, match=re.escape(message)):
         benchmark.Case(**wrong)
-
-
-def test_stages_are_timed_one_by_one():
-    backbone = LightViT('test')
-    times = benchmark.time_stages(backbone, benchmark.Case(height=64, width=64), rounds=2)
-    assert list(times) == ['stem', 'stage 1', 'stage 2', 'stage 3'] and min(times.values()) > 0
-    assert not backbone.patch_embed._forward_hooks
 
 
 def test_floor_is_the_slower_of_arithmetic_and_memory():

@@ -74,6 +74,7 @@ def main() -> None:
     import torch
 
     from mmlightvit.analysis import benchmark
+    from mmlightvit.analysis.stages import time_stages
     from mmlightvit.analysis.tables import render
 
     if args.threads is not None:
@@ -98,7 +99,7 @@ def main() -> None:
         ours = next(timing for timing in measured if timing.name == 'mmlightvit')
         lines.append(benchmark.floor_line(build(args)[0]['mmlightvit'], ours, benchmark.Machine.measure(case)))
         if args.stages:
-            stages = benchmark.time_stages(build(args)[1], case, args.rounds)
+            stages = time_stages(build(args)[1], case, args.rounds)
             lines.append(
                 f'{case}: forward, eager: '
                 + ', '.join(f'{name} {1e3 * value:.2f} ms' for name, value in stages.items())

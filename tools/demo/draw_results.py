@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmlightvit.cli.config import load_config
 from mmlightvit.errors import exit_on_user_error
 from mmlightvit.toolboxes import import_toolbox
-from mmlightvit.visualization.curves import plot_curves
+from mmlightvit.visualization.logs import plot_logs, read_run
 from mmlightvit.visualization.predictions import contact_sheet, predict
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='tools/demo/draw_results.py',
-        description='Draw predictions on the test set side by side, and the curves of the latest training run.',
+        description='Draw predictions on the test set side by side, and the curves of the training.',
         epilog='example: python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py '
         'work_dirs/demo/detection/epoch_3.pth work_dirs/demo/detection',
     )
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     curves, predictions = args.work_dir / 'curves.png', args.work_dir / 'predictions.png'
-    plot_curves(args.work_dir, curves)
+    plot_logs([read_run(args.work_dir)], curves)
     cfg = load_config(args.config)
     import_toolbox(cfg.default_scope)
     samples, classes = predict(cfg, args.checkpoint, args.count)

@@ -9,7 +9,6 @@ Examples:
 """
 
 import argparse
-import platform
 import sys
 from pathlib import Path
 
@@ -32,38 +31,25 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    import torch
-
+    from mmlightvit.analysis.benchmark import environment
     from mmlightvit.analysis.counting import count
+    from mmlightvit.analysis.stages import measure_stages, stage_cells
+    from mmlightvit.analysis.tables import render
     from mmlightvit.cli.config import load_config
-    from mmlightvit.models.backbones import LightViT
     from mmlightvit.toolboxes import build_model
-    from mmlightvit.visualization.plots import measure_stages, plot_stages, write_stages
+    from mmlightvit.visualization.plots import plot_stages
 
     for name in ('batch_size', 'runs'):
         if getattr(args, name) < 1:
             raise UserError(f'--{name.replace("_", "-")}: expected a number >= 1, got {getattr(args, name)}')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: no GPU is visible; use --device cpu')
     cfg = load_config(args.config)
     model = build_model(cfg)
-    if not isinstance(model.backbone, LightViT):
-        raise UserError(f'{args.config}: expected a LightViT backbone, got {type(model.backbone).__name__}')
     result = count(model, args.shape)
-    device = torch.device(args.device)
-    parts = measure_stages(model.backbone, result, 'backbone.', args.batch_size, device, args.runs)
-    hardware = (
-        torch.cuda.get_device_name()
-        if args.device == 'cuda'
-        else f'CPU with torch on {torch.get_num_threads()} thread(s)'
-    )
+    parts = measure_stages(model.backbone, result, 'backbone.', args.batch_size, args.device, args.runs)
     height, width = result.shape
-    title = (
-        f'{Path(args.config).stem}, {args.batch_size} x {height} x {width}, float32, {hardware}, torch '
-        f'{torch.__version__}, Python {platform.python_version()}'
-    )
+    title = f'{Path(args.config).stem}, {args.batch_size} x {height} x {width}, float32\n{environment(args.device)}'
     plot_stages(parts, args.out, title)
-    write_stages(parts, args.out.with_suffix('.csv'))
+    args.out.with_suffix('.csv').write_text(render(*stage_cells(parts), 'csv'))
     for part in parts:
         print(
             f'{part.name:8} {part.macs / 1e9:7.3f} G {part.throughput:10.1f} images/s {part.efficiency / 1e9:8.1f} G/s'

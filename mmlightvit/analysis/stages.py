@@ -1,0 +1,113 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""How fast the stem and each stage of a LightViT are, inside the running model (paper Figure 5a)."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from mmlightvit.analysis.benchmark import Case, make_step, sync
+from mmlightvit.analysis.counting import Count
+from mmlightvit.errors import UserError
+from mmlightvit.models.backbones import LightViT
+
+
+@dataclass(frozen=True)
+class StageSpeed:
+    """One part of a backbone in Figure 5a.
+
+    Attributes:
+        name: ``'stem'`` or ``'stage 1'`` and so on.
+        macs: Multiply-adds per image.
+        seconds: Median time per image.
+    """
+
+    name: str
+    macs: int
+    seconds: float
+
+    @property
+    def throughput(self) -> float:
+        """Images per second through this part alone."""
+        return 1 / self.seconds
+
+    @property
+    def efficiency(self) -> float:
+        """Multiply-adds per second."""
+        return self.macs / self.seconds
+
+
+def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, float]:
+    """Median seconds of the stem and of each stage, numbered from 1, inside an eager forward pass.
+
+    Args:
+        backbone: A ``LightViT`` that is not compiled; it is moved and cast in place.
+        case: Its device, dtype, batch and size are used.
+        rounds: Forward passes that are timed, >= 1, after two that are not.
+
+    Raises:
+        UserError: The model is another one.
+    """
+    if not isinstance(backbone, LightViT):
+        raise UserError(f'stages: expected a LightViT, got a {type(backbone).__name__}')
+    case = replace(case, form='eager', mode='inference')
+    parts: dict[str, nn.Module] = {'stem': backbone.patch_embed}
+    parts.update({f'stage {i + 1}': stage for i, stage in enumerate(backbone.stages)})
+    starts: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in parts}
+
+    def enter(name: str) -> None:
+        sync(case)
+        starts[name] = time.perf_counter()
+
+    def leave(name: str) -> None:
+        sync(case)
+        times[name].append(time.perf_counter() - starts[name])
+
+    handles = []
+    for name, part in parts.items():
+        handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        step = make_step(backbone, case)
+        for _ in range(rounds + 2):
+            step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: statistics.median(values[2:]) for name, values in times.items()}
+
+
+def measure_stages(
+    backbone: nn.Module, count: Count, prefix: str = '', batch: int = 1, device: str = 'cpu', rounds: int = 10
+) -> list[StageSpeed]:
+    """Speed of the stem and of each stage, counted at the size that is timed.
+
+    Args:
+        backbone: As in :func:`time_stages`.
+        count: Of the model, at the input size to time.
+        prefix: Name of the backbone within the counted model, with a dot, or empty.
+        batch: Images at once, >= 1.
+        device: A torch device.
+        rounds: As in :func:`time_stages`.
+    """
+    seconds = time_stages(
+        backbone, Case(device=device, batch=batch, height=count.shape[0], width=count.shape[1]), rounds
+    )
+    names = ['patch_embed', *(f'stages.{i}' for i in range(len(seconds) - 1))]
+    return [
+        StageSpeed(part, count.module(prefix + name).macs, time / batch)
+        for name, (part, time) in zip(names, seconds.items())
+    ]
+
+
+def stage_cells(parts: Sequence[StageSpeed]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Headers and rows of their table."""
+    headers = ('part', 'multiply_adds', 'seconds_per_image', 'images_per_second', 'multiply_adds_per_second')
+    return headers, [
+        [p.name, str(p.macs), f'{p.seconds:.6g}', f'{p.throughput:.6g}', f'{p.efficiency:.6g}'] for p in parts
+    ]

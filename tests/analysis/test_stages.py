@@ -1,0 +1,36 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The stem and the stages of a backbone, timed inside of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from torch import nn
+
+from mmlightvit.analysis.counting import count
+from mmlightvit.analysis.stages import StageSpeed, measure_stages, stage_cells
+from mmlightvit.analysis.tables import render
+from mmlightvit.errors import UserError
+from mmlightvit.models.backbones import LightViT
+
+
+def test_stages_are_timed_one_by_one():
+    backbone = LightViT('test')
+    result = count(backbone, (64, 64))
+    parts = measure_stages(backbone, result, batch=2, rounds=2)
+    assert [part.name for part in parts] == ['stem', 'stage 1', 'stage 2', 'stage 3']
+    assert sum(part.macs for part in parts) == result.macs
+    assert all(part.seconds > 0 and part.efficiency == pytest.approx(part.macs * part.throughput) for part in parts)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.modules())
+
+
+def test_table():
+    headers, *rows = csv.reader(io.StringIO(render(*stage_cells([StageSpeed('stem', 10**9, 0.02)]), 'csv')))
+    assert rows == [['stem', '1000000000', '0.02', '50', '5e+10']] and len(headers) == 5
+
+
+def test_another_model():
+    with pytest.raises(UserError, match='stages: expected a LightViT, got a Conv2d'):
+        measure_stages(nn.Conv2d(3, 4, 1), count(nn.Conv2d(3, 4, 1)))
