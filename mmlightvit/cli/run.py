@@ -8,15 +8,15 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from mmlightvit.checkpoint.install import secure_loading
+from mmlightvit.checkpoint import install as safe_loading
 from mmlightvit.cli.config import read_config
 from mmlightvit.cli.options import use_compile
-from mmlightvit.durable import launch
-from mmlightvit.durable.bfloat16 import complete_bfloat16
+from mmlightvit.durable import bfloat16, launch
 from mmlightvit.toolboxes import import_toolbox
 
 
@@ -39,9 +39,10 @@ def build_runner(cfg: Config) -> Runner:
     """The runner the config asks for (``runner_type``), MMEngine's otherwise."""
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
-    secure_loading()
+    safe_loading.install()
     import_toolbox(cfg.default_scope)
-    complete_bfloat16()
+    if (cfg.get('test_cfg') or {}).get('fp16') and get_device() == 'cpu':
+        bfloat16.install()  # MMEngine's autocast takes it there; in training, the optimizer wrapper installs it
     env_cfg = cfg.get('env_cfg') or {}
     launch.init_distributed(cfg.launcher, env_cfg.get('dist_cfg'), env_cfg.get('mp_cfg'))
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -6,40 +6,52 @@
   pixels would be rounded to a multiple of 8. The maps of anchor heads are handed on in float32; RoI extractors get
   float32 maps, leave the RoIs as they are, and hand bfloat16 on.
 
-float16 and float32 pass through unchanged.
+float16 and float32 pass through unchanged. Nothing is installed on import.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-_MMCV_FUNCTIONS = {
-    'mmcv.ops.nms': ('NMSop', 'SoftNMSop'),
-    'mmcv.ops.focal_loss': ('SigmoidFocalLossFunction', 'SoftmaxFocalLossFunction'),
-}
-_ROI_EXTRACTORS = ('SingleRoIExtractor', 'GenericRoIExtractor')
-_DONE = 'takes_bfloat16'
+from mmlightvit.durable.patching import SUPPORTED, UnknownVersion, patch
 
 
-def complete_bfloat16() -> None:
-    """Complete what is imported of mmcv and mmdet; calling it again changes nothing."""
-    for module, names in _MMCV_FUNCTIONS.items():
-        for name in names:
-            function = getattr(sys.modules.get(module), name, None)
-            if function is not None and not hasattr(function.forward, _DONE):
-                function.forward = staticmethod(_with_float32_inputs(function.forward))
-    for name in _ROI_EXTRACTORS:
-        extractor = getattr(sys.modules.get('mmdet.models.roi_heads.roi_extractors'), name, None)
-        if extractor is not None and not hasattr(extractor.forward, _DONE):
-            extractor.forward = _through_float32(extractor.forward)
-    anchor_head = getattr(sys.modules.get('mmdet.models.dense_heads'), 'AnchorHead', None)
-    if anchor_head is not None and not hasattr(anchor_head.forward, _DONE):
-        anchor_head.forward = _with_float32_outputs(anchor_head.forward)
+class _Target(NamedTuple):
+    """A class whose ``forward`` is replaced, in packages that have been imported."""
+
+    package: str
+    module: str
+    name: str
+    wrap: Callable[[Callable], Callable]
+    signature: str
+
+
+def install() -> None:
+    """Teach the imported ones of mmcv's operators and mmdet's modules bfloat16. Calling it again changes nothing.
+
+    Raises:
+        UnknownVersion: mmcv or mmdet is not of a version that this was written for.
+    """
+    for target in _TARGETS:
+        if target.package not in sys.modules:
+            continue
+        try:
+            module = importlib.import_module(target.module)
+            owner = getattr(module, target.name)
+        except (ImportError, AttributeError) as error:
+            package = target.package.partition('.')[0]
+            version = getattr(sys.modules[package], '__version__', 'of an unknown version')
+            raise UnknownVersion(
+                f'{package} {version} is not supported in bfloat16: it has no {target.module}.{target.name}; install '
+                f'{package}{SUPPORTED[package]}, or train in float32'
+            ) from error
+        patch(owner, 'forward', target.wrap, target.signature)
 
 
 def to_float32(value: Any) -> Any:
@@ -56,7 +68,6 @@ def _with_float32_inputs(forward: Callable) -> Callable:
     def wrapped(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         return forward(ctx, *to_float32(args), **kwargs)
 
-    setattr(wrapped, _DONE, True)
     return wrapped
 
 
@@ -65,7 +76,6 @@ def _through_float32(forward: Callable) -> Callable:
     def wrapped(self: Any, feats: Sequence[torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         return forward(self, to_float32(feats), *args, **kwargs).to(feats[0].dtype)
 
-    setattr(wrapped, _DONE, True)
     return wrapped
 
 
@@ -74,5 +84,29 @@ def _with_float32_outputs(forward: Callable) -> Callable:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return to_float32(forward(*args, **kwargs))
 
-    setattr(wrapped, _DONE, True)
     return wrapped
+
+
+_FOCAL_LOSS = "(ctx, input, target, gamma=2.0, alpha=0.25, weight=None, reduction='mean')"
+_ROIS = '(self, feats, rois, roi_scale_factor=None)'
+_TARGETS = (
+    _Target(
+        'mmcv.ops',
+        'mmcv.ops.nms',
+        'NMSop',
+        _with_float32_inputs,
+        '(ctx, bboxes, scores, iou_threshold, offset, score_threshold, max_num)',
+    ),
+    _Target(
+        'mmcv.ops',
+        'mmcv.ops.nms',
+        'SoftNMSop',
+        _with_float32_inputs,
+        '(ctx, boxes, scores, iou_threshold, sigma, min_score, method, offset)',
+    ),
+    _Target('mmcv.ops', 'mmcv.ops.focal_loss', 'SigmoidFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
+    _Target('mmcv.ops', 'mmcv.ops.focal_loss', 'SoftmaxFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
+    _Target('mmdet.models', 'mmdet.models.roi_heads.roi_extractors', 'SingleRoIExtractor', _through_float32, _ROIS),
+    _Target('mmdet.models', 'mmdet.models.roi_heads.roi_extractors', 'GenericRoIExtractor', _through_float32, _ROIS),
+    _Target('mmdet.models', 'mmdet.models.dense_heads', 'AnchorHead', _with_float32_outputs, '(self, x)'),
+)

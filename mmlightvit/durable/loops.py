@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, barrier, broadcast, get_world_size
+from mmengine.dist import barrier, broadcast, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
@@ -22,18 +22,20 @@ from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 
 from mmlightvit.durable import signals
 from mmlightvit.durable.checkpoint_hook import CheckpointHook
+from mmlightvit.durable.consensus import StepConsensus
 from mmlightvit.durable.nonfinite import NonFiniteGuard
 from mmlightvit.durable.samplers import ResumableBatchSampler, exact_dataloader, seed_all
 from mmlightvit.registry import LOOPS
 
 
 class _ExactLoop:
-    """What both loops share. Position, seeds, validation and stopping; the loop's order stays MMEngine's."""
+    """The common part of both loops: position, seeds, validation and stopping; the order of events stays MMEngine's."""
 
     runner: Any
     dataloader: Any
     _epoch: int
     _iter: int
+    _consensus: StepConsensus
 
     def _batches(self, passed: int) -> Iterator[Any]:
         """The batches after the first ``passed`` ones, which are not loaded."""
@@ -52,6 +54,7 @@ class _ExactLoop:
         for wrapper in self._wrappers():
             if isinstance(wrapper, NonFiniteGuard):
                 wrapper.watch(data_batch)
+                wrapper.consensus = self._consensus
 
     def _wrappers(self) -> list[Any]:
         """The optimizer wrapper, or those of a model with several optimizers."""
@@ -62,13 +65,7 @@ class _ExactLoop:
         wrappers = self._wrappers()
         if not all(wrapper.should_update() for wrapper in wrappers):
             return  # a checkpoint between the iterations of a step would lose their gradients
-        if len(wrappers) == 1 and isinstance(wrappers[0], NonFiniteGuard):
-            stop = wrappers[0].stop_agreed
-        else:
-            flag = torch.tensor(float(signals.requested() is not None))
-            all_reduce(flag, op='max')
-            stop = bool(flag)
-        if stop:
+        if self._consensus.stops():
             self._stop()
 
     def _stop(self) -> None:
@@ -126,6 +123,7 @@ class EpochBasedTrainLoop(_ExactLoop, _EpochBasedTrainLoop):
     """MMEngine's loop over epochs, with its arguments, exactly resumable."""
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        self._consensus = StepConsensus()
         super().__init__(runner, _prepared(runner, dataloader, endless=False), *args, **kwargs)
         _keep_batch_size(self.dataloader)
 
@@ -178,6 +176,7 @@ class IterBasedTrainLoop(_ExactLoop, _IterBasedTrainLoop):
     """
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        self._consensus = StepConsensus()
         super().__init__(runner, _prepared(runner, dataloader, endless=True), *args, **kwargs)
         _keep_batch_size(self.dataloader)
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper as _OptimWrapper
 from torch import Tensor, nn
 
-from mmlightvit.durable import signals
+from mmlightvit.durable.consensus import StepConsensus
 from mmlightvit.errors import AllRanksError
 from mmlightvit.registry import OPTIM_WRAPPERS
 
@@ -33,7 +33,7 @@ class NonFiniteGuard:
     gradient scaler, an infinite gradient of a finite loss is the scaler's way to find its scale: it is not counted, as
     long as there is a scale above 1 to lower. A fixed scale is lowered by nothing, so there it is counted.
 
-    All ranks decide alike after one reduction of three numbers, which carries the request to stop as well.
+    All ranks decide alike, by the loop's :class:`.StepConsensus` or, under another loop, by one of its own.
 
     Args:
         max_skipped: The run stops at this many skipped steps in a row.
@@ -59,7 +59,7 @@ class NonFiniteGuard:
             raise ValueError(f'max_skipped: expected at least 1, got {max_skipped}')
         self.max_skipped = max_skipped
         self.skipped_in_row = 0
-        self.stop_agreed = False
+        self.consensus = StepConsensus()
         self._batch: Any = None
         self._loss_is_bad: Tensor | None = None
         self._owners: list[nn.Module] | None = None
@@ -166,16 +166,9 @@ class NonFiniteGuard:
         zero = reference.new_zeros((), dtype=torch.float32)
         loss = zero if self._loss_is_bad is None else self._loss_is_bad.float()
         gradient = zero if norm is None else (~torch.isfinite(norm)).float()
-        stop = signals.requested() is not None
-        if get_world_size() == 1:
-            self.stop_agreed = stop
-            values = torch.stack((loss, gradient, zero if norm is None else norm.float())).tolist()
-            return bool(values[0]), bool(values[1]), values[2]
-        flags = torch.stack((loss, gradient, zero + float(stop)))
-        all_reduce(flags, op='max')
-        values = torch.cat((flags, (zero if norm is None else norm.float()).reshape(1))).tolist()
-        self.stop_agreed = bool(values[2])
-        return bool(values[0]), bool(values[1]), values[3]
+        reading = zero if norm is None else norm
+        (bad_loss, bad_gradient), norm_value = self.consensus.agree((loss, gradient), reading)
+        return bad_loss, bad_gradient, norm_value
 
     def _skip(self, what: str) -> None:
         self.skipped_in_row += 1

@@ -8,7 +8,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -34,14 +33,17 @@ from mmengine.utils import apply_to, get_git_hash
 from torch.utils.data import BatchSampler
 
 from mmlightvit.durable import signals
-from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_newest, remove_strays
+from mmlightvit.durable.find import checkpoint_dir, remove_strays
+from mmlightvit.durable.resume import Choice, ResumeRequest, RunShape, choose_checkpoint, require_same_run
+from mmlightvit.durable.safe_loading import install as safe_loading
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.samplers import ResumableBatchSampler
-from mmlightvit.durable.seal import atomic_save, verify
+from mmlightvit.durable.seal import atomic_save
+from mmlightvit.durable.work_dir_lock import WorkDirLock
 from mmlightvit.errors import AllRanksError, UserError
 from mmlightvit.registry import RUNNERS
 
-#: What a config written for the toolboxes names, and what this runner takes in its place; arguments are the same.
+#: The classes that configs of the toolboxes name, and those that this runner takes instead; the arguments are the same.
 REPLACEMENTS = {
     StockCheckpointHook: 'mmlightvit.CheckpointHook',
     StockEpochBasedTrainLoop: 'mmlightvit.EpochBasedTrainLoop',
@@ -49,19 +51,6 @@ REPLACEMENTS = {
     StockOptimWrapper: 'mmlightvit.OptimWrapper',
     StockAmpOptimWrapper: 'mmlightvit.AmpOptimWrapper',
 }
-
-
-def _replaced(config: Any, registry: Registry, default: type | None = None) -> Any:
-    """The config with MMEngine's class, if it names one of the table, replaced."""
-    if not isinstance(config, dict):
-        return config
-    kind = config.get('type', default)
-    found = registry.get(kind) if isinstance(kind, str) else kind
-    if found not in REPLACEMENTS:
-        return config
-    replaced = type(config)(config)
-    replaced['type'] = REPLACEMENTS[found]
-    return replaced
 
 
 class _StopValidationHook(Hook):
@@ -101,7 +90,8 @@ class Runner(StockRunner):
     - Ctrl-C and SIGTERM save first; a second run in the same work directory is refused (:mod:`.signals`).
 
     Where a config names MMEngine's loops, checkpoint hook or optimizer wrappers, the ones of this package take their
-    place (``REPLACEMENTS``), so that configs and overrides written for the toolboxes keep working.
+    place (``REPLACEMENTS``), so that configs and overrides written for the toolboxes keep working; the log names each.
+    Checkpoints are read without executing them (:mod:`.safe_loading.install`).
 
     Args:
         model: As in MMEngine, like all arguments not named here.
@@ -119,19 +109,23 @@ class Runner(StockRunner):
     def __init__(
         self, model: Any, work_dir: str, *, load_from: str | None = None, resume: bool = False, **kwargs: Any
     ) -> None:
-        self._asked = (load_from, bool(resume))
-        self._news: list[str] = []
-        self._chosen: str | None = None
-        self._in_memory: dict | None = None
+        self._resume_request = ResumeRequest(load_from, bool(resume))
+        self._resume_path: str | None = None
+        #: The content of the checkpoint at `_resume_path`, from its choice until it is loaded.
+        self._resume_checkpoint: dict | None = None
         self.resumed_meta: dict | None = None
-        self._began = time.time_ns() // 1_000_000
+        #: When the run began, in milliseconds since 1970; its checkpoints carry it in their seals.
+        self._run_id = time.time_ns() // 1_000_000
+        self._startup_messages: list[str] = []
+        self._replaced: set[type] = set()
         self._checkpoint_dir = checkpoint_dir(work_dir, kwargs.get('default_hooks'))
+        safe_loading.install()
         super().__init__(model=model, work_dir=work_dir, load_from=load_from, resume=resume, **kwargs)
-        for message in self._news:
+        for message in self._startup_messages:
             self.logger.warning(message)
         if resume:
-            self._load_from = self._chosen
-            self._resume = self._chosen is not None
+            self._load_from = self._resume_path
+            self._resume = self._resume_path is not None
 
     @property
     def common_seed(self) -> int:
@@ -144,61 +138,33 @@ class Runner(StockRunner):
     def setup_env(self, env_cfg: dict) -> None:
         """Join the process group, then choose the checkpoint: its seed is needed before anything random happens."""
         super().setup_env(env_cfg)
-        if not self._asked[1]:
+        if not self._resume_request.resume:
             return
-        decision = [self._choose() if is_main_process() else None]
-        broadcast_object_list(decision)
-        assert decision[0] is not None
-        chosen, news, error = decision[0]
-        self._news += news
-        if error is not None:
-            raise AllRanksError(error)
-        self._chosen = chosen
-        if chosen is not None:
-            checkpoint = read_checkpoint(chosen, map_location='cpu')
+        choices: list[Choice | None] = [None]
+        if is_main_process():
+            choices = [choose_checkpoint(self._resume_request, self.work_dir, self._checkpoint_dir)]
+        broadcast_object_list(choices)
+        (choice,) = choices
+        assert choice is not None
+        self._startup_messages += choice.messages
+        if choice.problem is not None:
+            raise AllRanksError(choice.problem)
+        self._resume_path = choice.path
+        if choice.path is not None:
+            checkpoint = read_checkpoint(choice.path, map_location='cpu')
             if 'meta' not in checkpoint or 'optimizer' not in checkpoint:
-                raise UserError(f'{chosen} holds weights only; start from it with load_from={chosen}, not --resume')
-            self._in_memory = checkpoint
-
-    def _choose(self) -> tuple[str | None, list[str], str | None]:
-        """The checkpoint to resume, what to tell about it, and what is wrong."""
-        path = self._asked[0]
-        if path is not None:
-            if '://' in path:
-                return path, [], None
-            if not Path(path).is_file():
-                return None, [], f'the checkpoint to resume from does not exist: {path}'
-            try:
-                verify(path)
-            except UserError as error:
-                problem = str(error)
-            except OSError as error:  # of this process alone; the others wait for what it has chosen
-                problem = f'{path} cannot be read: {error.strerror}'
-            else:
-                return path, [], None
-            return None, [], f'{problem}. Plain --resume takes the newest intact one of the work directory'
-        found = find_newest(self._checkpoint_dir)
-        news = [f'Skipped for resuming: {sentence}.' for sentence in found.skipped]
-        if found.path is not None:
-            return str(found.path), [*news, f'Resuming from {found.path}, the newest intact checkpoint.'], None
-        note = Path(self.work_dir) / LAST_CHECKPOINT
-        if note.is_file() and '://' in note.read_text():
-            return note.read_text().strip(), news, None
-        if found.skipped:
-            problem = (
-                f'no intact checkpoint in {self._checkpoint_dir} ({"; ".join(found.skipped)}); move the damaged '
-                'files away and start without --resume, or resume from another file'
-            )
-            return None, news, problem
-        return None, [f'No checkpoint in {self._checkpoint_dir} yet: the run starts from the beginning.'], None
+                raise UserError(
+                    f'{choice.path} holds weights only; start from it with load_from={choice.path}, not --resume'
+                )
+            self._resume_checkpoint = checkpoint
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         """Seed; a resumed run keeps the seed that it began with."""
-        if self._in_memory is not None:
-            begun_with = self._in_memory['meta'].get('seed')
+        if self._resume_checkpoint is not None:
+            begun_with = self._resume_checkpoint['meta'].get('seed')
             if begun_with is not None and begun_with != seed:
                 if seed is not None:
-                    self._news.append(
+                    self._startup_messages.append(
                         f'The resumed run keeps its seed {begun_with}; randomness.seed={seed} is not used.'
                     )
                 seed = begun_with
@@ -210,9 +176,9 @@ class Runner(StockRunner):
     ) -> dict:
         """Load a checkpoint into the model; one that is resumed from has been read already and has to fit exactly."""
         keys = [(r'^module.', '')] if revise_keys is None else revise_keys
-        if self._in_memory is None or filename != self._chosen:
+        if self._resume_checkpoint is None or filename != self._resume_path:
             return super().load_checkpoint(filename, map_location, strict, keys)
-        checkpoint, self._in_memory = self._in_memory, None
+        checkpoint, self._resume_checkpoint = self._resume_checkpoint, None
         checkpoint['meta'].pop('config', None)  # MMEngine would execute it
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -241,30 +207,30 @@ class Runner(StockRunner):
         Raises:
             UserError: The checkpoint does not fit the model, or the run's shape has changed.
         """
-        if self._in_memory is None:  # called by hand, not by way of `resume=True`
-            self._chosen = filename
-            self._in_memory = read_checkpoint(filename, map_location='cpu')
-        self._require_same_run(self._in_memory['meta'])
-        self.resumed_meta = {key: value for key, value in self._in_memory['meta'].items() if key != 'cfg'}
-        if self._asked == (None, True):
+        if self._resume_checkpoint is None:  # called by hand, not by way of `resume=True`
+            self._resume_path = filename
+            self._resume_checkpoint = read_checkpoint(filename, map_location='cpu')
+        self._require_same_run(self._resume_checkpoint['meta'])
+        self.resumed_meta = {key: value for key, value in self._resume_checkpoint['meta'].items() if key != 'cfg'}
+        if self._resume_request.same_run:
             # The same run goes on. One that is resumed from a file of the user's choice leaves newer ones behind, and
             # is the newest itself from here on.
-            self._began = self.resumed_meta.get('began', self._began)
+            self._run_id = self.resumed_meta.get('began', self._run_id)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location='cpu')
 
     def _init_model_weights(self) -> None:
         """Initialise the weights, unless all of them are about to come from the checkpoint that is resumed."""
-        if self._in_memory is None:
+        if self._resume_checkpoint is None:
             super()._init_model_weights()
 
-    def _shape_of_run(self) -> dict[str, int]:
+    def _shape_of_run(self) -> RunShape:
         loader = self.train_dataloader
         wrapper = self.optim_wrapper
         if isinstance(wrapper, dict):
             counts = wrapper.get('accumulative_counts', 1)
         else:
             counts = getattr(wrapper, '_accumulative_counts', 1)
-        return dict(
+        return RunShape(
             world_size=self.world_size,
             batch_size=loader.batch_size or 0,
             accumulative_counts=counts,
@@ -273,51 +239,17 @@ class Runner(StockRunner):
         )
 
     def _require_same_run(self, meta: dict) -> None:
-        """Refuse to resume with another total batch or data set, under which iterations mean something else."""
-        was = meta.get('shape_of_run')
-        if was is None:
-            self.logger.warning(
-                'The checkpoint does not say how the run was set up; it was written by another program.'
-            )
-            return
-        now = self._shape_of_run()
-        if was == now:
-            return
-        told = '; '.join(f'{key} {was.get(key)} -> {value}' for key, value in now.items() if was.get(key) != value)
-        total_was = was['world_size'] * was['batch_size'] * was['accumulative_counts']
-        total_now = now['world_size'] * now['batch_size'] * now['accumulative_counts']
-        same_steps = was['accumulative_counts'] == now['accumulative_counts'] and was['batches'] == now['batches']
-        if was['samples'] == now['samples'] and total_was == total_now and same_steps:
-            self._require_same_images(meta, told)
-            return
-        raise AllRanksError(
-            f'cannot resume: {told}. Iterations and schedule would not mean the same. Resume with processes x '
-            f'train_dataloader.batch_size x accumulative_counts = {total_was} and {was["samples"]} samples, or start a '
-            'new run from the weights with load_from'
-        )
-
-    def _require_same_images(self, meta: dict, told: str) -> None:
-        """Refuse another split over processes in the middle of an epoch whose batches depend on it."""
         sampler = self.train_dataloader.batch_sampler
         if isinstance(sampler, ResumableBatchSampler):
             sampler = sampler.batch_sampler
-        if type(sampler) is BatchSampler:
-            now = "batches hold the same images as before, but for those that fill up an epoch's last one"
-        elif isinstance(self.train_loop, StockEpochBasedTrainLoop) and (
-            meta['iter'] == meta['epoch'] * meta['shape_of_run']['batches']
-        ):
-            now = 'epochs hold the same images as before, in other batches'
-        else:
-            raise AllRanksError(
-                f'cannot resume: {told}. {type(sampler).__name__} groups the images of each process, so the rest of '
-                f'this pass over the data would be other images. Resume with '
-                f'{meta["shape_of_run"]["world_size"]} processes, from a checkpoint at the end of an epoch, or start a '
-                'new run from the weights with load_from'
-            )
-        self.logger.warning(
-            f'The run is resumed with another split over processes ({told}): {now}. Sums are rounded otherwise, so it '
-            'will not repeat the uninterrupted run bit for bit.'
+        difference = require_same_run(
+            meta,
+            self._shape_of_run(),
+            by_epoch=isinstance(self.train_loop, StockEpochBasedTrainLoop),
+            grouping_sampler=None if type(sampler) is BatchSampler else type(sampler).__name__,
         )
+        if difference is not None:
+            self.logger.warning(difference)
 
     # ---- training
 
@@ -333,7 +265,7 @@ class Runner(StockRunner):
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = signals.WorkDirLock(self.work_dir)
+        lock = WorkDirLock(self.work_dir)
         outcome: list[str | None] = [None]
         if is_main_process():
             try:
@@ -352,23 +284,36 @@ class Runner(StockRunner):
         finally:
             lock.release()
 
+    def _with_ours(self, config: Any, registry: Registry, default: type | None = None) -> Any:
+        """The config, with the class of ``REPLACEMENTS`` where it names MMEngine's; each is logged once."""
+        if not isinstance(config, dict):
+            return config
+        kind = config.get('type', default)
+        stock = registry.get(kind) if isinstance(kind, str) else kind
+        if not isinstance(stock, type) or stock not in REPLACEMENTS:
+            return config
+        if stock not in self._replaced:
+            self._replaced.add(stock)
+            self.logger.info(f'{REPLACEMENTS[stock]} takes the place of {stock.__module__}.{stock.__name__}.')
+        return type(config)({**config, 'type': REPLACEMENTS[stock]})
+
     def build_train_loop(self, loop: Any) -> Any:
         """Build the training loop."""
         if isinstance(loop, dict) and 'type' not in loop:
             loop = dict(loop)
             by_epoch = loop.pop('by_epoch')
             loop['type'] = StockEpochBasedTrainLoop if by_epoch else StockIterBasedTrainLoop
-        return super().build_train_loop(_replaced(loop, STOCK_LOOPS))
+        return super().build_train_loop(self._with_ours(loop, STOCK_LOOPS))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build the optimizer wrapper."""
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
-            optim_wrapper = _replaced(optim_wrapper, STOCK_OPTIM_WRAPPERS, StockOptimWrapper)
+            optim_wrapper = self._with_ours(optim_wrapper, STOCK_OPTIM_WRAPPERS, StockOptimWrapper)
         return super().build_optim_wrapper(optim_wrapper)
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
         """Add a hook."""
-        super().register_hook(_replaced(hook, STOCK_HOOKS), priority)
+        super().register_hook(self._with_ours(hook, STOCK_HOOKS), priority)
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
@@ -414,7 +359,7 @@ class Runner(StockRunner):
         meta.update(
             cfg=self.cfg.pretty_text,
             seed=self.common_seed,
-            began=self._began,
+            began=self._run_id,
             experiment_name=self.experiment_name,
             time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
             mmengine_version=mmengine.__version__ + get_git_hash(),
@@ -440,7 +385,7 @@ class Runner(StockRunner):
         with signals.writing():
             if local and file_client_args is None:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                atomic_save(checkpoint, path, meta['iter'], meta['epoch'], resumable=save_optimizer, run=self._began)
+                atomic_save(checkpoint, path, meta['iter'], meta['epoch'], resumable=save_optimizer, run=self._run_id)
             else:  # an object store, which takes an object whole
                 save_to_backend(checkpoint, path, file_client_args=file_client_args, backend_args=backend_args)
 

@@ -1,32 +1,21 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM end a run between two iterations, with a checkpoint; one run at a time in a work directory."""
+"""Ctrl-C and SIGTERM end a run between two iterations, with a checkpoint."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import logging
 import mmap
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import FrameType
-
-from mmengine.logging import print_log
-
-from mmlightvit.errors import UserError
 
 #: Seconds after the signal in which an iteration has to end if there are other ranks, one of which may be dead.
 #: Well below torchrun's 30, after which it kills.
 GRACE_SECONDS = 15.0
-LOCK_NAME = '.lock'
-_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # network file systems without a lock service
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _END = b'\0'  # no signal has this number
 
@@ -173,64 +162,3 @@ def init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if inner is not None:
         inner(worker_id)
-
-
-class WorkDirLock:
-    """Allows one run at a time in a work directory.
-
-    The kernel holds the lock for the process and drops it when the process ends, however that happens. It is not
-    inherited by forked workers. Where the file system has no locks, a warning takes its place.
-
-    Args:
-        work_dir: An existing directory.
-    """
-
-    def __init__(self, work_dir: str | os.PathLike) -> None:
-        self.path = Path(work_dir) / LOCK_NAME
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            UserError: Another process has it, or the directory cannot be written to or locked.
-        """
-        if sys.platform == 'win32':
-            return
-        import fcntl
-
-        try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f'cannot write to the work directory {self.path.parent}: {error.strerror}') from error
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _WITHOUT_LOCKS:
-                os.close(descriptor)
-                print_log(
-                    f'The file system of {self.path.parent} knows no locks ({error.strerror}): nothing keeps a second '
-                    'run out of this work directory.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-                return
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                os.close(descriptor)
-                raise UserError(f'cannot lock the work directory {self.path.parent}: {error.strerror}') from error
-            holder = os.read(descriptor, 200).decode(errors='replace').strip() or 'another process'
-            os.close(descriptor)
-            raise UserError(
-                f'{self.path.parent} is in use by {holder}; wait for that run to end, stop it, or choose another '
-                '--work-dir'
-            ) from error
-        os.ftruncate(descriptor, 0)
-        started = time.strftime('%Y-%m-%d %H:%M:%S')
-        os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()} since {started}\n'.encode())
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Give the lock back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None

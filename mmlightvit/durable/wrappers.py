@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper as _AmpOptimWrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmlightvit.durable.bfloat16 import complete_bfloat16
+from mmlightvit.durable import bfloat16
 from mmlightvit.durable.nonfinite import NonFiniteGuard
 from mmlightvit.errors import AllRanksError
 from mmlightvit.registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
@@ -100,7 +100,7 @@ class AmpOptimWrapper(NonFiniteGuard, _AmpOptimWrapper):
         self._scale_update_param = None
         self.loss_scaler = _GradScaler(enabled=False)
         self.cast_dtype = torch.bfloat16
-        complete_bfloat16()
+        bfloat16.install()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's state; a run in bfloat16 has no loss scale to hand on to one in float16."""

@@ -125,7 +125,7 @@ def resize_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDArr
     It takes weights of 11 bits, cuts four bits after the horizontal sum and sixteen from each vertical product.
     """
     H, W, C = pixels.shape
-    if H == 2 * height and W == 2 * width:  # here it takes the mean of four pixels
+    if 2 * height == H and 2 * width == W:  # here it takes the mean of four pixels
         blocks = pixels.reshape(height, 2, width, 2, C).astype(np.int32).sum(axis=(1, 3))
         return ((blocks + 2) >> 2).astype(np.uint8)
     rows, row_weights = _taps(H, height)

@@ -23,12 +23,12 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint, load_checkpoint
 
-from mmlightvit.checkpoint.install import secure_loading
+from mmlightvit.checkpoint.install import install as install_loading
 from mmlightvit.durable.safe_loading import unpickle as restricted
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable, read_checkpoint
 from mmlightvit.errors import UserError
 
-secure_loading()
+install_loading()
 
 
 class Payload:

@@ -8,7 +8,6 @@ import pickle
 import random
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.optim import OptimWrapperDict
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmlightvit.durable import runner as runner_module
-from mmlightvit.durable.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmlightvit.durable import resume
+from mmlightvit.durable.find import LAST_CHECKPOINT
 from mmlightvit.durable.nonfinite import OptimWrapper
-from mmlightvit.durable.runner import Runner
+from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.samplers import Draw, DrawSampler, ResumableBatchSampler, SeededDataset, seed_all
-from mmlightvit.durable.seal import read_seal
-from mmlightvit.errors import UserError
+from mmlightvit.durable.seal import atomic_save, read_seal
+from mmlightvit.errors import AllRanksError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))
 
@@ -213,44 +212,97 @@ def test_a_checkpoint_that_one_rank_cannot_read_is_an_answer_to_all(tmp_path, mo
     def refuse(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(runner_module, 'verify', refuse)
-    (tmp_path / 'epoch_1.pth').touch()
-    runner = Runner.__new__(Runner)
-    runner._asked = (str(tmp_path / 'epoch_1.pth'), True)
-    chosen, _, problem = runner._choose()
-    assert chosen is None
-    assert f'{tmp_path}/epoch_1.pth cannot be read: Input/output error' in problem
+    monkeypatch.setattr(resume, 'verify', refuse)
+    path = tmp_path / 'epoch_1.pth'
+    path.touch()
+    choice = resume.choose_checkpoint(resume.ResumeRequest(str(path), True), str(tmp_path), str(tmp_path))
+    assert choice.path is None
+    assert f'{tmp_path}/epoch_1.pth cannot be read: Input/output error' in choice.problem
 
 
-class _Grouping(BatchSampler):
-    pass
+def test_the_choice_of_a_checkpoint(tmp_path):
+    def choose(checkpoint=None):
+        return resume.choose_checkpoint(resume.ResumeRequest(checkpoint, True), str(tmp_path), str(tmp_path / 'kept'))
+
+    assert choose().path is None
+    assert choose().problem is None
+    assert 'starts from the beginning' in choose().messages[0]
+    assert choose('s3://bucket/epoch_1.pth').path == 's3://bucket/epoch_1.pth'
+    assert 'does not exist' in choose(str(tmp_path / 'absent.pth')).problem
+    (tmp_path / LAST_CHECKPOINT).write_text('s3://bucket/epoch_2.pth')
+    assert choose().path == 's3://bucket/epoch_2.pth'
+    (tmp_path / LAST_CHECKPOINT).unlink()
+    (tmp_path / 'kept').mkdir()
+    (tmp_path / 'kept' / 'epoch_1.pth').write_bytes(b'rotten')
+    assert 'no intact checkpoint' in choose().problem
+    atomic_save({'meta': {}}, tmp_path / 'kept' / 'epoch_0.pth', 1, resumable=True)
+    choice = choose()
+    assert choice.path == str(tmp_path / 'kept' / 'epoch_0.pth')
+    # A file without a seal stands behind all sealed ones, so it is not skipped for the choice.
+    assert [message for message in choice.messages if 'epoch_0.pth, the newest intact checkpoint' in message]
+
+
+SHAPE = dict(world_size=2, batch_size=4, accumulative_counts=1, samples=40, batches=5)
 
 
 @pytest.mark.parametrize(
-    ('sampler', 'by_epoch', 'iteration', 'expected'),
+    ('grouping', 'by_epoch', 'iteration', 'expected'),
     [
-        (BatchSampler, True, 7, 'batches hold the same images'),
-        (BatchSampler, False, 7, 'batches hold the same images'),
-        (_Grouping, True, 10, 'epochs hold the same images as before, in other batches'),
-        (_Grouping, True, 7, None),
-        (_Grouping, False, 10, None),
+        (None, True, 7, 'batches hold the same images'),
+        (None, False, 7, 'batches hold the same images'),
+        ('Grouping', True, 10, 'epochs hold the same images as before, in other batches'),
+        ('Grouping', True, 7, None),
+        ('Grouping', False, 10, None),
     ],
 )
-def test_other_processes_are_accepted_where_their_images_are_the_same(sampler, by_epoch, iteration, expected):
-    loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
-    told = []
-    runner = SimpleNamespace(
-        train_dataloader=SimpleNamespace(batch_sampler=sampler([0], 1, False)),
-        train_loop=loop.__new__(loop),
-        logger=SimpleNamespace(warning=told.append),
-    )
-    meta = dict(epoch=iteration // 5, iter=iteration, shape_of_run=dict(world_size=2, batches=5))
+def test_other_processes_are_accepted_where_their_images_are_the_same(grouping, by_epoch, iteration, expected):
+    meta = dict(epoch=iteration // 5, iter=iteration, shape_of_run=SHAPE)
+    now = dict(SHAPE, world_size=1, batch_size=8)
     if expected is None:
-        with pytest.raises(UserError, match=r'_Grouping groups the images.*Resume with 2 processes'):
-            Runner._require_same_images(runner, meta, 'world_size 2 -> 1')
+        with pytest.raises(AllRanksError, match=r'Grouping groups the images.*Resume with 2 processes'):
+            resume.require_same_run(meta, now, by_epoch=by_epoch, grouping_sampler=grouping)
     else:
-        Runner._require_same_images(runner, meta, 'world_size 2 -> 1')
-        assert expected in told[0]
+        told = resume.require_same_run(meta, now, by_epoch=by_epoch, grouping_sampler=grouping)
+        assert expected in told
+        assert 'world_size 2 -> 1; batch_size 4 -> 8' in told
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(batch_size=8), 'batch_size 4 -> 8. Iterations .* = 8 and 40 samples'),
+        (dict(samples=44, batches=6), 'samples 40 -> 44; batches 5 -> 6'),
+        (dict(batch_size=2, accumulative_counts=2, batches=10), 'accumulative_counts 1 -> 2'),
+    ],
+)
+def test_another_run_is_refused(change, words):
+    meta = dict(epoch=1, iter=5, shape_of_run=SHAPE)
+    assert resume.require_same_run(meta, dict(SHAPE), by_epoch=True) is None
+    with pytest.raises(AllRanksError, match=words):
+        resume.require_same_run(meta, dict(SHAPE, **change), by_epoch=True)
+
+
+def test_the_shape_of_a_run_is_a_file_format(tmp_path):
+    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
+    assert code == 0, result
+    meta = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['meta']
+    assert meta['shape_of_run'] == dict(world_size=1, batch_size=3, accumulative_counts=1, samples=14, batches=5)
+    assert meta['began'] == read_seal(tmp_path / 'run' / 'epoch_1.pth').run
+    assert 'written by another program' in resume.require_same_run({}, meta['shape_of_run'], by_epoch=True)
+
+
+def test_each_class_in_anothers_place_is_logged_once(tmp_path):
+    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1, log_level='INFO')
+    assert code == 0, result
+    lines = [line for line in (tmp_path / 'run' / 'out').read_text().splitlines() if 'takes the place of' in line]
+    assert sorted(line.split(' - ')[-1] for line in lines) == [
+        f'mmlightvit.{name} takes the place of mmengine.{module}.{name}.'
+        for name, module in (
+            ('CheckpointHook', 'hooks.checkpoint_hook'),
+            ('EpochBasedTrainLoop', 'runner.loops'),
+            ('OptimWrapper', 'optim.optimizer.optimizer_wrapper'),
+        )
+    ]
 
 
 def test_a_run_without_the_checkpoint_hook_trains(tmp_path):

@@ -14,9 +14,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmlightvit.durable import signals
+from mmlightvit.durable import signals, work_dir_lock
 from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.launch import init_distributed
+from mmlightvit.durable.work_dir_lock import WorkDirLock
 from mmlightvit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'reliability'))
@@ -97,13 +98,14 @@ def test_a_worker_stays_until_the_training_is_over(tmp_path):
 
 def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):
     def hold():
-        signals.WorkDirLock(tmp_path).acquire()
+        lock = WorkDirLock(tmp_path)
+        lock.acquire()
         (tmp_path / 'held').touch()
         time.sleep(60)
 
     pid = forks.start(hold)
     forks.wait_until((tmp_path / 'held').exists)
-    lock = signals.WorkDirLock(tmp_path)
+    lock = WorkDirLock(tmp_path)
     with pytest.raises(UserError, match=f'in use by process {pid} on '):
         lock.acquire()
     os.kill(pid, signal.SIGKILL)
@@ -114,15 +116,15 @@ def test_the_lock_excludes_another_process_and_ends_with_its_holder(tmp_path):
 
 def test_a_missing_work_directory_is_said(tmp_path):
     with pytest.raises(UserError, match='cannot write to the work directory'):
-        signals.WorkDirLock(tmp_path / 'absent').acquire()
+        WorkDirLock(tmp_path / 'absent').acquire()
 
 
-@pytest.mark.parametrize('number', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number):
     told = []
-    monkeypatch.setattr(fcntl, 'lockf', _refusing(number))
-    monkeypatch.setattr(signals, 'print_log', lambda text, logger, level: told.append((level, text)))
-    lock = signals.WorkDirLock(tmp_path)
+    monkeypatch.setattr(fcntl, 'flock', _refusing(number))
+    monkeypatch.setattr(work_dir_lock, 'print_log', lambda text, logger, level: told.append((level, text)))
+    lock = WorkDirLock(tmp_path)
     lock.acquire()
     lock.release()
     [(level, text)] = told
@@ -134,9 +136,9 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number)
     ('number', 'words'), [(errno.EACCES, 'in use by another process'), (errno.EIO, 'cannot lock the work directory')]
 )
 def test_other_refusals_of_the_lock_end_the_run(tmp_path, monkeypatch, number, words):
-    monkeypatch.setattr(fcntl, 'lockf', _refusing(number))
+    monkeypatch.setattr(fcntl, 'flock', _refusing(number))
     with pytest.raises(UserError, match=words):
-        signals.WorkDirLock(tmp_path).acquire()
+        WorkDirLock(tmp_path).acquire()
 
 
 def _refusing(number):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmlightvit.durable import wrappers
-from mmlightvit.durable.bfloat16 import complete_bfloat16, to_float32
+from mmlightvit.durable import bfloat16, wrappers
+from mmlightvit.durable.bfloat16 import to_float32
 from mmlightvit.durable.wrappers import AmpOptimWrapper
 from mmlightvit.errors import UserError
 
@@ -64,8 +64,8 @@ def test_to_float32_leaves_other_types_alone():
 
 def test_mmcvs_operators_take_bfloat16():
     ops = pytest.importorskip('mmcv.ops')
-    complete_bfloat16()
-    complete_bfloat16()  # twice is once
+    bfloat16.install()
+    bfloat16.install()  # twice is once
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30.0]])
     scores = torch.tensor([0.5, 0.9, 0.7])
     assert ops.nms(boxes.bfloat16(), scores.bfloat16(), 0.5)[1].tolist() == [1, 2]
@@ -76,7 +76,7 @@ def test_anchors_keep_their_coordinates_in_bfloat16():
     heads = pytest.importorskip('mmdet.models.dense_heads')
     from mmengine.registry import DefaultScope
 
-    complete_bfloat16()
+    bfloat16.install()
     with DefaultScope.overwrite_default_scope('mmdet'):
         head = heads.RPNHead(
             in_channels=4,
@@ -92,7 +92,7 @@ def test_anchors_keep_their_coordinates_in_bfloat16():
 def test_rois_keep_their_coordinates_in_bfloat16(kind):
     """The extractors give RoIs the type of the maps; 1001.5 would become 1000."""
     extractors = pytest.importorskip('mmdet.models.roi_heads.roi_extractors')
-    complete_bfloat16()
+    bfloat16.install()
     layer = dict(type='RoIAlign', output_size=2)
     extractor = getattr(extractors, kind)(roi_layer=layer, out_channels=1, featmap_strides=[4])
     arrived = []

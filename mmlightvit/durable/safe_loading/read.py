@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import io
 import os
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 import torch
+from filelock import FileLock
 from mmengine.logging import print_log
 
 from mmlightvit.durable.safe_loading import unpickle as restricted
@@ -138,8 +138,7 @@ def download(address: str) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / f'.{path.name}.lock').open('w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(path.parent / f'.{path.name}.lock'):
             if not path.is_file():
                 print_log(f'Downloading {address} to {path}', logger='current')
                 with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:

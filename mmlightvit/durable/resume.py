@@ -1,0 +1,153 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The decisions of resuming: which checkpoint a run goes on from, and whether the run is still the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from mmlightvit.durable.find import LAST_CHECKPOINT, find_newest
+from mmlightvit.durable.seal import verify
+from mmlightvit.errors import AllRanksError, UserError
+
+
+class ResumeRequest(NamedTuple):
+    """The arguments of the runner that ask it to go on.
+
+    Attributes:
+        checkpoint: ``load_from``: the user's choice of a file; None leaves the choice to the runner.
+        resume: Whether to go on at all, instead of starting from the weights.
+    """
+
+    checkpoint: str | None
+    resume: bool
+
+    @property
+    def same_run(self) -> bool:
+        """Whether the run of the work directory goes on, and no newer checkpoint of it is left behind."""
+        return self.resume and self.checkpoint is None
+
+
+class Choice(NamedTuple):
+    """The outcome of :func:`choose_checkpoint`.
+
+    Attributes:
+        path: The checkpoint to go on from; None to start from the beginning.
+        messages: Sentences for the log.
+        problem: Why the run cannot start; None if it can.
+    """
+
+    path: str | None
+    messages: list[str]
+    problem: str | None = None
+
+
+class RunShape(TypedDict):
+    """What an iteration of a run means: ``meta['shape_of_run']`` of its checkpoints, a file format.
+
+    Attributes:
+        world_size: Number of processes.
+        batch_size: Samples in a batch of one process; 0 where the batch sampler does not say.
+        accumulative_counts: Iterations whose gradients are added for one step of the optimizer.
+        samples: Length of the training set.
+        batches: Batches of one process in a pass over the training set.
+    """
+
+    world_size: int
+    batch_size: int
+    accumulative_counts: int
+    samples: int
+    batches: int
+
+
+def choose_checkpoint(request: ResumeRequest, work_dir: str, checkpoint_dir: str) -> Choice:
+    """The checkpoint that a run goes on from: the one asked for if it is intact, else the newest intact one.
+
+    Args:
+        request: What was asked for; ``request.resume`` is true.
+        work_dir: Directory of the run.
+        checkpoint_dir: Directory of its checkpoints.
+    """
+    if request.checkpoint is not None:
+        problem = _problem_of(request.checkpoint)
+        return Choice(request.checkpoint, []) if problem is None else Choice(None, [], problem)
+    found = find_newest(checkpoint_dir)
+    messages = [f'Skipped for resuming: {sentence}.' for sentence in found.skipped]
+    if found.path is not None:
+        return Choice(str(found.path), [*messages, f'Resuming from {found.path}, the newest intact checkpoint.'])
+    note = Path(work_dir) / LAST_CHECKPOINT
+    if note.is_file() and '://' in note.read_text():
+        return Choice(note.read_text().strip(), messages)
+    if found.skipped:
+        problem = (
+            f'no intact checkpoint in {checkpoint_dir} ({"; ".join(found.skipped)}); move the damaged files away and '
+            'start without --resume, or resume from another file'
+        )
+        return Choice(None, messages, problem)
+    return Choice(None, [f'No checkpoint in {checkpoint_dir} yet: the run starts from the beginning.'])
+
+
+def _problem_of(path: str) -> str | None:
+    if '://' in path:
+        return None
+    if not Path(path).is_file():
+        return f'the checkpoint to resume from does not exist: {path}'
+    try:
+        verify(path)
+    except UserError as error:
+        problem = str(error)
+    except OSError as error:  # of this process alone; the others wait for what it has chosen
+        problem = f'{path} cannot be read: {error.strerror}'
+    else:
+        return None
+    return f'{problem}. Plain --resume takes the newest intact one of the work directory'
+
+
+def require_same_run(
+    meta: Mapping[str, Any], now: RunShape, *, by_epoch: bool, grouping_sampler: str | None = None
+) -> str | None:
+    """Refuse to resume with another total batch or data set, under which iterations mean something else.
+
+    Args:
+        meta: ``meta`` of the checkpoint.
+        now: The shape of the run that shall go on.
+        by_epoch: Whether epochs are counted, not iterations.
+        grouping_sampler: Name of the batch sampler, where it groups the images of each process.
+
+    Returns:
+        What to say about a difference that is accepted; None if there is none.
+
+    Raises:
+        AllRanksError: The run is another one; the message says what to resume it with.
+    """
+    was = meta.get('shape_of_run')
+    if was is None:
+        return 'The checkpoint does not say how the run was set up; it was written by another program.'
+    if was == now:
+        return None
+    changes = '; '.join(f'{key} {was.get(key)} -> {value}' for key, value in now.items() if was.get(key) != value)
+    total_was = was['world_size'] * was['batch_size'] * was['accumulative_counts']
+    total_now = now['world_size'] * now['batch_size'] * now['accumulative_counts']
+    same_steps = was['accumulative_counts'] == now['accumulative_counts'] and was['batches'] == now['batches']
+    if was['samples'] != now['samples'] or total_was != total_now or not same_steps:
+        raise AllRanksError(
+            f'cannot resume: {changes}. Iterations and schedule would not mean the same. Resume with processes x '
+            f'train_dataloader.batch_size x accumulative_counts = {total_was} and {was["samples"]} samples, or start a '
+            'new run from the weights with load_from'
+        )
+    # The same batches, split over the processes in another way.
+    if grouping_sampler is None:
+        same_images = "batches hold the same images as before, but for those that fill up an epoch's last one"
+    elif by_epoch and meta['iter'] == meta['epoch'] * was['batches']:
+        same_images = 'epochs hold the same images as before, in other batches'
+    else:
+        raise AllRanksError(
+            f'cannot resume: {changes}. {grouping_sampler} groups the images of each process, so the rest of this '
+            f'pass over the data would be other images. Resume with {was["world_size"]} processes, from a checkpoint '
+            'at the end of an epoch, or start a new run from the weights with load_from'
+        )
+    return (
+        f'The run is resumed with another split over processes ({changes}): {same_images}. Sums are rounded otherwise, '
+        'so it will not repeat the uninterrupted run bit for bit.'
+    )
