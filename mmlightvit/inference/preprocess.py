@@ -8,6 +8,7 @@ Shape legend: H W picture, h w resized and cropped, P Q padded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +26,8 @@ class InputSpec:
         mean, std: Per channel, in pixel values.
         channels: ``'rgb'`` or ``'bgr'``.
         resize: None keeps the size. ``short`` alone: the short side, in pixels. ``short`` and ``long``: the largest
-            size whose sides stay within both. ``height`` and ``width``: exactly these. With ``multiple``, both sides
-            are brought up to a multiple of it.
+            size whose sides stay within both. ``height`` and ``width``: exactly these. With ``multiple``, they are then
+            brought up to a multiple of it.
         crop: (height, width) of the centre; None for all.
         pad_multiple: Zeros to the right and at the bottom, up to a multiple; None for none.
         interpolation: ``'bilinear'`` as OpenCV's, ``'bicubic'`` as Pillow's.
@@ -35,7 +36,7 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels: str = 'rgb'
-    resize: dict[str, int] | None = None
+    resize: Mapping[str, int] | None = None
     crop: tuple[int, int] | None = None
     pad_multiple: int | None = None
     interpolation: str = 'bilinear'
@@ -76,8 +77,11 @@ class Prepared:
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> Prepared:
     """Resize, crop, normalise and pad RGB pixels (H, W, 3)."""
     H, W = pixels.shape[:2]
-    h, w = target_size(H, W, spec.resize)
-    resized = pixels if (h, w) == (H, W) else resize(pixels, h, w, spec.interpolation)
+    resized = pixels
+    for h, w in target_sizes(H, W, spec.resize):
+        if resized.shape[:2] != (h, w):
+            resized = resize(resized, h, w, spec.interpolation)
+    h, w = resized.shape[:2]
     if spec.crop is not None:
         resized = _centre(resized, *spec.crop)
     if spec.channels == 'bgr':
@@ -91,10 +95,10 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> Prepared:
     return Prepared(array, size, (H, W), (h / H, w / W))
 
 
-def target_size(height: int, width: int, resize: dict[str, int] | None) -> tuple[int, int]:
-    """(h, w) to which a picture is resized, rounded as the toolboxes round."""
+def target_sizes(height: int, width: int, resize: Mapping[str, int] | None) -> list[tuple[int, int]]:
+    """The sizes (h, w) to which a picture is brought one after the other, rounded as the toolboxes round."""
     if resize is None:
-        return height, width
+        return []
     if 'height' in resize:
         height, width = resize['height'], resize['width']
     elif 'long' in resize:
@@ -105,7 +109,7 @@ def target_size(height: int, width: int, resize: dict[str, int] | None) -> tuple
     else:
         height, width = int(resize['short'] * height / width), resize['short']
     multiple = resize.get('multiple', 1)
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    return [(height, width), (-(-height // multiple) * multiple, -(-width // multiple) * multiple)]
 
 
 def resize(pixels: NDArray[np.uint8], height: int, width: int, interpolation: str = 'bilinear') -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.preprocess import InputSpec, prepare, resize_bilinear, target_size
+from mmlightvit.inference.preprocess import InputSpec, prepare, resize_bilinear, target_sizes
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -57,9 +57,9 @@ def test_classification_pipeline(size):
 
 
 def test_sizes():
-    assert target_size(480, 640, None) == (480, 640)
-    assert target_size(480, 640, dict(short=512, long=2048, multiple=32)) == (512, 704)
-    assert target_size(5, 7, dict(height=64, width=96)) == (64, 96)
+    assert target_sizes(480, 640, None) == []
+    assert target_sizes(480, 640, dict(short=512, long=2048, multiple=32)) == [(512, 683), (512, 704)]
+    assert target_sizes(5, 7, dict(height=64, width=96))[-1] == (64, 96)
     spec = InputSpec(MEAN, STD, resize=dict(short=800, long=1333))
     assert spec.with_size(400).resize == dict(short=400, long=666)
     classifier = InputSpec(MEAN, STD, resize=dict(short=256), crop=(224, 224)).with_size(112)

@@ -1,0 +1,320 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Models of the toolboxes, run by torch.
+
+A model folder is data: every ``type`` in it has to be a key of the registries' tables before anything is built, since
+mmengine's registries import and call whatever dotted name they do not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
+from torch import Tensor, nn
+
+from mmlightvit import registry
+from mmlightvit.checkpoint.identify import find_state_dict, recognise
+from mmlightvit.checkpoint.load import load_into
+from mmlightvit.durable.find import find_newest
+from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.durable.seal import verify
+from mmlightvit.errors import UserError
+from mmlightvit.inference import zoo
+from mmlightvit.inference.describe import describe
+from mmlightvit.inference.masks import Masks
+from mmlightvit.inference.model import Model, Raw
+from mmlightvit.inference.model_info import FILE, SCOPES, ModelInfo
+from mmlightvit.inference.preprocess import Prepared
+from mmlightvit.toolboxes import build_model, import_toolbox
+
+WEIGHTS = 'model.safetensors'
+#: Names that mmdet and mmcv look up in a module of theirs, not in a registry: where they stand, and which are harmless.
+_NOT_REGISTERED = {'nms': ('nms', 'soft_nms'), 'roi_layer': ('RoIAlign', 'RoIPool')}
+_DROPPED = ('init_cfg', 'pretrained', 'checkpoint', 'train_cfg')
+#: Channels of a label map that are resized together.
+_CHANNELS = 8
+
+
+class TorchModel(Model):
+    """A model of a toolbox.
+
+    Args:
+        info: What it says of itself.
+        module: The model, with its weights.
+        device: Where it runs.
+    """
+
+    def __init__(self, info: ModelInfo, module: nn.Module, device: torch.device) -> None:
+        super().__init__(info)
+        self.module: Any = module.to(device).eval()
+        self.device = device
+
+    @torch.inference_mode()
+    def run(self, pictures: Sequence[Prepared]) -> list[Raw]:
+        inputs = torch.from_numpy(np.stack([picture.array for picture in pictures])).to(self.device)
+        with DefaultScope.overwrite_default_scope(self.info.scope), quiet():
+            if self.task == 'classification':
+                return [Raw(probs=sample.pred_score.cpu().numpy()) for sample in self.module(inputs, mode='predict')]
+            if self.task == 'segmentation':
+                return self._segment(inputs, pictures)
+            return self._detect(inputs, pictures)
+
+    def _detect(self, inputs: Tensor, pictures: Sequence[Prepared]) -> list[Raw]:
+        from mmdet.structures import DetDataSample
+
+        samples = [DetDataSample(metainfo=_metainfo(inputs, picture)) for picture in pictures]
+        return [raw_objects(sample.pred_instances) for sample in self.module(inputs, samples, mode='predict')]
+
+    def _segment(self, inputs: Tensor, pictures: Sequence[Prepared]) -> list[Raw]:
+        logits = self.module.inference(inputs, [_metainfo(inputs, picture) for picture in pictures])
+        out = []
+        for padded, picture in zip(logits, pictures):
+            scores = padded[None, :, : picture.size[0], : picture.size[1]]
+            if scores.shape[1] == 1:
+                grown = self._grown(scores, picture).sigmoid() > self.module.decode_head.threshold
+                out.append(Raw(label_map=grown[0, 0].long().cpu().numpy()))
+                continue
+            # The classes' maps at the size of the picture would take gigabytes, so only the best one is kept.
+            best = torch.full(picture.original, -torch.inf, dtype=scores.dtype, device=self.device)
+            label = torch.zeros(picture.original, dtype=torch.long, device=self.device)
+            for first in range(0, scores.shape[1], _CHANNELS):
+                value, place = self._grown(scores[:, first : first + _CHANNELS], picture)[0].max(dim=0)
+                better = value > best
+                best = torch.where(better, value, best)
+                label = torch.where(better, place + first, label)
+            out.append(Raw(label_map=label.cpu().numpy()))
+        return out
+
+    def _grown(self, scores: Tensor, picture: Prepared) -> Tensor:
+        return F.interpolate(scores, picture.original, mode='bilinear', align_corners=self.module.align_corners)
+
+
+def raw_objects(instances: Any) -> Raw:
+    """mmdet's ``pred_instances`` in our form."""
+    boxes = instances.bboxes.float().cpu().numpy()
+    masks = instances.get('masks')
+    if isinstance(masks, Tensor):
+        masks = masks.cpu().numpy()
+    return Raw(
+        boxes=boxes,
+        scores=instances.scores.float().cpu().numpy(),
+        labels=instances.labels.cpu().numpy(),
+        masks=None if masks is None else Masks.from_dense(masks, boxes),
+    )
+
+
+def _metainfo(inputs: Tensor, picture: Prepared) -> dict[str, Any]:
+    padded = tuple(inputs.shape[-2:])
+    return {
+        'img_id': 0,
+        'ori_shape': picture.original,
+        'img_shape': picture.size,
+        'pad_shape': padded,
+        'batch_input_shape': padded,
+        'scale_factor': picture.scale[::-1],
+        'padding_size': [0, padded[1] - picture.size[1], 0, padded[0] - picture.size[0]],
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the toolboxes' remarks below a warning; what a command prints is its result."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+def load_torch(name: str, config: str | None, device: str | None, allow_random: bool) -> Model:
+    """What :func:`~mmlightvit.inference.model.load_model` loads, exported files apart."""
+    path = Path(name).expanduser()
+    if (path / FILE).is_file():
+        return load_folder(path, device)
+    if path.is_dir():
+        return load_work_dir(path, device)
+    if path.suffix == '.py':
+        return load_random(str(path), device, allow_random)
+    if path.exists() or '://' in name:
+        return load_checkpoint(name, config, device)
+    return load_named(name, device, allow_random)
+
+
+def load_folder(folder: Path, device: str | None) -> Model:
+    """A model folder; nothing of it is executed."""
+    info = ModelInfo.load(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f'{folder} has a {FILE}, but no {WEIGHTS}')
+    if info.weights_sha256 is not None and zoo.digest(path) != info.weights_sha256:
+        raise UserError(f'{path} is not what {FILE} was written with: its SHA-256 differs from weights_sha256')
+    return _load(info, read_checkpoint(path), str(path), device)
+
+
+def load_work_dir(folder: Path, device: str | None) -> Model:
+    """What a training left: its best checkpoint, else its newest whose seal holds, with the config dumped there."""
+    configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise UserError(f'{folder}: expected {FILE} of a model folder, or the config and checkpoints of a training')
+    if best:
+        verify(best[-1])
+        return load_checkpoint(str(best[-1]), str(configs[-1]), device)
+    found = find_newest(folder)
+    if found.path is None:
+        why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
+        raise UserError(f'{folder} has no checkpoint that can be used{why}')
+    return load_checkpoint(str(found.path), str(configs[-1]), device)
+
+
+def load_checkpoint(name: str, config: str | None, device: str | None) -> Model:
+    """A checkpoint with its config; a published classifier is known by its tensors."""
+    checkpoint = read_checkpoint(name)
+    if config is None:
+        config = _config_of_published(checkpoint, name)
+    meta = checkpoint.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    return _load(_describe(config, dataset_meta), checkpoint, name, device)
+
+
+def load_named(name: str, device: str | None, allow_random: bool) -> Model:
+    """A model of the index, with its published weights."""
+    entry = zoo.find(name)
+    if entry.address is None and allow_random:
+        return load_random(str(entry.config), device, allow_random)
+    return load_checkpoint(str(zoo.pull(name)), str(entry.config), device)
+
+
+def load_random(config: str, device: str | None, allow_random: bool) -> Model:
+    """A model as it is initialised, from its config."""
+    if not allow_random:
+        raise UserError(
+            f'{config} is a config and has no weights: give a checkpoint with --config {config}; --random '
+            '(allow_random=True) takes random weights, whose predictions mean nothing'
+        )
+    info = _describe(config, None)
+    return TorchModel(info, _build(info, initialise=True), _device(device))
+
+
+def _load(info: ModelInfo, checkpoint: Mapping[str, Any], name: str, device: str | None) -> Model:
+    module = _build(info)
+    with quiet():
+        load_into(module, checkpoint, name=name)
+    return TorchModel(info, module, _device(device))
+
+
+def _describe(config: str, dataset_meta: Mapping[str, Any] | None) -> ModelInfo:
+    if not Path(config).is_file():
+        raise UserError(f'config not found: {config}')
+    try:
+        cfg = Config.fromfile(config)
+    except (FileNotFoundError, ImportError) as error:
+        raise UserError(f'{config} needs what is not there: {error}') from None
+    with quiet():
+        return describe(cfg, dataset_meta)
+
+
+def _config_of_published(checkpoint: Mapping[str, Any], name: str) -> str:
+    source = recognise(find_state_dict(checkpoint, name), name)
+    arch = source.architecture.arch if source.architecture is not None else None
+    entry = next((e for e in zoo.entries() if arch and e.name == f'lightvit_{arch[0]}_imagenet'), None)
+    classes = source.state.get('head.fc.weight')
+    if source.kind != 'classifier' or entry is None or classes is None or classes.shape[0] != 1000:
+        raise UserError(f'{name} is a {source}, which needs its config: --config FILE (config=FILE in Python)')
+    return str(entry.config)
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'device {name!r} cannot be used: {str(error).splitlines()[0]}') from None
+    return device
+
+
+def _build(info: ModelInfo, initialise: bool = False) -> nn.Module:
+    model = checked_model(info)
+    with quiet():
+        module: Any = build_model({'model': model, 'default_scope': info.scope})
+        if initialise:
+            module.init_weights()
+    return module
+
+
+# -- what a model folder asks for -------------------------------------------------------------------------------------
+def checked_model(info: ModelInfo) -> dict[str, Any]:
+    """``model`` of model.json without paths and addresses, once every part in it is known.
+
+    Raises:
+        UserError: It names what is no part of a model; nothing has been imported or built for it.
+    """
+    scopes = {info.scope} | {name.partition('.')[0] for name in _types(info.model) if isinstance(name, str)}
+    for scope in sorted(scopes & set(SCOPES)):
+        import_toolbox(scope)
+    model = _checked(info.model, '', info.scope)
+    assert isinstance(model, dict)
+    return model
+
+
+def _types(value: Any) -> Iterator[Any]:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    if isinstance(value, Mapping) and 'type' in value:
+        yield value['type']
+    for item in items:
+        yield from _types(item)
+
+
+def _checked(value: Any, place: str, scope: str) -> Any:
+    if isinstance(value, Mapping):
+        name = value.get('type', value.get('_scope_', ''))
+        if '_scope_' in value or ('type' in value and not _is_known(name, place, scope)):
+            raise UserError(f'{FILE} asks for {json.dumps(name)}, which is no model part'.replace('"', "'"))
+        return {
+            key: _checked(item, key, scope)
+            for key, item in value.items()
+            if key not in _DROPPED and not _leads_elsewhere(item)
+        }
+    if isinstance(value, list | tuple):
+        return [_checked(item, place, scope) for item in value if not _leads_elsewhere(item)]
+    return value
+
+
+def _leads_elsewhere(value: Any) -> bool:
+    return isinstance(value, str) and ('/' in value or '\\' in value)
+
+
+def _is_known(name: Any, place: str, scope: str) -> bool:
+    """Whether a ``type`` is a key of the tables that are searched for it."""
+    if not isinstance(name, str):
+        return False
+    if name in _NOT_REGISTERED.get(place, ()):
+        return True
+    written, dot, key = name.rpartition('.')
+    if dot and written not in (*SCOPES, 'mmengine', 'mmcv', registry.SCOPE):
+        return False
+    tables = [table for root in (MODELS, TASK_UTILS) for table in _tables(root, written or scope, bool(dot))]
+    return any(key in table.module_dict for table in tables)
+
+
+def _tables(root: Any, scope: str, alone: bool) -> list[Any]:
+    """The registry of a scope, and behind it the root, to which mmcv's parts belong."""
+    tables = [root] if not alone or scope in ('mmengine', 'mmcv') else []
+    if scope == registry.SCOPE:
+        registry.MODELS.import_from_location()
+    child = root.children.get(scope)
+    if child is not None:
+        child.import_from_location()
+        tables.append(child)
+    return tables
