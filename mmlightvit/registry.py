@@ -9,11 +9,9 @@ is listed only where that is installed.
 
 from mmengine import registry as _root
 
-from mmlightvit import config_paths as _config_paths
 from mmlightvit.toolboxes import is_installed
 
 SCOPE = 'mmlightvit'
-_config_paths.register()
 
 _D = 'mmlightvit.durable'
 
@@ -34,7 +32,13 @@ MODELS = _root.Registry(
     ),
 )
 MODEL_WRAPPERS = _root.Registry('model wrapper', parent=_root.MODEL_WRAPPERS, scope=SCOPE, locations=[f'{_D}.wrappers'])
-RUNNERS = _root.Registry('runner', parent=_root.RUNNERS, scope=SCOPE, locations=[f'{_D}.runner'])
+RUNNERS = _root.Registry(
+    'runner',
+    parent=_root.RUNNERS,
+    scope=SCOPE,
+    # A config that names our runner asks for our rules of loading too; both modules are imported when it is built.
+    locations=[f'{_D}.runner', 'mmlightvit.checkpoint.install'],
+)
 LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope=SCOPE, locations=[f'{_D}.loops'])
 HOOKS = _root.Registry(
     'hook',

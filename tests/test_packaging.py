@@ -15,8 +15,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-import mmlightvit.registry  # noqa: F401 - makes our package known to mmengine
+from mmlightvit import config_paths
 from mmlightvit.config_paths import configs_folder
+
+config_paths.install()
 
 CONFIG = 'mask_rcnn_lightvit_t_1x.py'
 
@@ -101,8 +103,10 @@ import importlib.metadata, pathlib, runpy, sys
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.utils import get_installed_path
-import mmlightvit.registry
+import mmlightvit
+from mmlightvit import config_paths
 
+config_paths.install()
 package = pathlib.Path(mmlightvit.__file__).parent
 assert pathlib.Path(sys.prefix) in package.parents, package
 assert pathlib.Path(get_installed_path('mmlightvit')) == package

@@ -2,6 +2,8 @@
 # Puts safe and exactly resumable parts in the place of MMEngine's loops, checkpoint hook and optimizer wrappers; they
 # take the same arguments. See docs/reliability.md.
 runner_type = 'mmlightvit.Runner'
+# Checkpoints are read without executing them, and load strictly, in other programs too. See docs/checkpoints.md.
+custom_imports = dict(imports=['mmlightvit.checkpoint.install'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -10,7 +12,11 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Names and counts bad files; more than this share of them stops training. See docs/data.md.
-    data_guard=dict(type='mmlightvit.DataGuardHook', max_bad_share=0.05),
+    data_guard=dict(
+        type='mmlightvit.DataGuardHook',
+        max_bad_share=0.05,
+        annotation_check='mmlightvit.data.check:check_annotations',
+    ),
 )
 custom_hooks = []
 

@@ -53,8 +53,9 @@ def load_config(path: str) -> Config:
     require_config(path)
     from mmengine.config import Config
 
-    import mmlightvit.registry  # noqa: F401 - `_base_ = 'mmlightvit::...'` is found from here on
+    from mmlightvit import config_paths
 
+    config_paths.install()
     try:
         cfg = Config.fromfile(path, import_custom_modules=False)
     except FileNotFoundError as error:

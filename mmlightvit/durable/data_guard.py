@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -322,6 +323,9 @@ class DataGuardHook(Hook):
         interval: Iterations between two looks at what the workers found.
         allow_bad_test_images: Validate and test even so: a black image stands in for a bad one, which is logged. What
             it shows counts as not found.
+        annotation_check: A function, or its import path, that names what a toolbox leaves out in silence as it reads
+            an annotation file: it takes a data set, and gives an object with ``refused`` and ``problems`` (sentences;
+            the run stops on the first kind) and ``notes``. None looks at no annotation file.
 
     Raises:
         ValueError: A share outside of 0 to 1, or an interval or a size below 1.
@@ -335,6 +339,7 @@ class DataGuardHook(Hook):
         max_pixels: int = MAX_PIXELS,
         interval: int = 50,
         allow_bad_test_images: bool = False,
+        annotation_check: str | Callable[[Any], Any] | None = None,
     ) -> None:
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f'max_bad_share must be a share between 0 and 1, got {max_bad_share}')
@@ -344,6 +349,9 @@ class DataGuardHook(Hook):
         self.max_pixels = max_pixels
         self.interval = interval
         self.allow_bad_test_images = allow_bad_test_images
+        self.annotation_check: Callable[[Any], Any] | None = (
+            pkgutil.resolve_name(annotation_check) if isinstance(annotation_check, str) else annotation_check
+        )
         self.guards: list[DatasetGuard] = []
 
     def before_run(self, runner: Runner) -> None:
@@ -363,8 +371,8 @@ class DataGuardHook(Hook):
             self.guards.append(guard)
             if guard.testing and not guard.stands_in and is_local(dataset):
                 guard.refuse_missing()
-            if dist.is_main_process():
-                self._log_left_out(runner, guard)
+            if self.annotation_check is not None and not guard.testing and dist.is_main_process():
+                self._report_annotations(runner, guard, self.annotation_check(dataset))
         self._restart_workers(loop)
 
     @staticmethod
@@ -375,25 +383,17 @@ class DataGuardHook(Hook):
             loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
     @staticmethod
-    def _log_left_out(runner: Runner, guard: DatasetGuard) -> None:
-        """Say what the toolbox leaves out in silence as it reads a COCO annotation file."""
-        from mmlightvit.data.check import check_annotations
-
-        if guard.testing:
-            return
-        found = check_annotations(guard.dataset)
-        problems = found.problems
+    def _report_annotations(runner: Runner, guard: DatasetGuard, found: Any) -> None:
+        told = f'data guard: {guard.split}'
         if found.refused:
             raise BadDataError(f'{guard.split} data: {_several(found.refused)}')
-        for problem in problems[:_NAMED]:
-            runner.logger.warning(f'data guard: {guard.split}: {problem}')
-        if problems:
-            runner.logger.warning(
-                f'data guard: {guard.split}: {len(problems)} problems in {guard.dataset.ann_file}'
-                + (f', the first {_NAMED} named above' if len(problems) > _NAMED else '')
-            )
+        for problem in found.problems[:_NAMED]:
+            runner.logger.warning(f'{told}: {problem}')
+        if found.problems:
+            more = f', the first {_NAMED} named above' if len(found.problems) > _NAMED else ''
+            runner.logger.warning(f'{told}: {len(found.problems)} problems in {guard.dataset.ann_file}{more}')
         for note in found.notes:
-            runner.logger.info(f'data guard: {guard.split}: {note}')
+            runner.logger.info(f'{told}: {note}')
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

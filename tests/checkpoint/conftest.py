@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmlightvit.checkpoint import install  # noqa: F401 - from here on mmengine loads by our rules
+
 
 @pytest.fixture(scope='session')
 def golden(shared):

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import runpy
 import sys
 
 import pytest
@@ -23,14 +23,11 @@ NAMES = ['cls_tiny', 'backbone_tiny', 'detector_tiny']
 @pytest.fixture
 def tool(repo, monkeypatch, capsys):
     """Run the tool; gives its exit code, output and error output."""
-    spec = importlib.util.spec_from_file_location('convert_checkpoint', repo / 'tools' / 'convert_checkpoint.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, args)])
         with pytest.raises(SystemExit) as stop:
-            module.main()
+            runpy.run_path(str(repo / 'tools' / 'convert_checkpoint.py'), run_name='__main__')
         return stop.value.code, *capsys.readouterr()
 
     return run

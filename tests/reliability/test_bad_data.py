@@ -28,7 +28,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
 
-GUARD = dict(type='mmlightvit.DataGuardHook')
+GUARD = dict(type='mmlightvit.DataGuardHook', annotation_check='mmlightvit.data.check:check_annotations')
 
 
 class Looker(BaseModel):

@@ -1,0 +1,152 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Imports between the rooms of the package point one way; lazy ones inside of functions count as well."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BASE = {'errors', 'registry', 'toolboxes', 'version'}
+#: The rooms that a room may import, besides itself. Those that are not named may import all but `cli`.
+ALLOWED = {
+    '__init__': {'version'},
+    '__main__': {'cli', 'errors'},
+    'version': set(),
+    'errors': set(),
+    'toolboxes': {'errors'},
+    'registry': {'errors', 'toolboxes'},
+    'durable': {'errors', 'registry'},
+    'models': {'errors', 'registry'},
+    'config_paths': {'errors', 'durable'},
+    'checkpoint': BASE | {'durable', 'models'},
+}
+
+
+def _imports(path: Path, package: str) -> set[str]:
+    """The modules of the package that a file imports."""
+    found = set()
+    parents = path.with_suffix('').parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = '.'.join([*parents[: len(parents) - node.level], *([node.module] if node.module else [])])
+            origin = start if node.level else str(node.module)
+            found.add(origin)
+            found.update(f'{origin}.{alias.name}' for alias in node.names)
+    return {name for name in found if name.startswith(f'{package}.')}
+
+
+@pytest.fixture(scope='module')
+def imports(repo) -> dict[str, set[tuple[str, str]]]:
+    """By room, the rooms that it imports and the file that does."""
+    graph: dict[str, set[tuple[str, str]]] = {}
+    rooms = {path.stem for path in (repo / 'mmlightvit').iterdir() if path.suffix == '.py' or path.is_dir()}
+    for path in sorted((repo / 'mmlightvit').rglob('*.py')):
+        relative = path.relative_to(repo)
+        room = Path(relative.parts[1]).stem
+        targets = {name.split('.')[1] for name in _imports(relative, 'mmlightvit')} & rooms - {room}
+        graph.setdefault(room, set()).update((target, str(relative)) for target in targets)
+    return graph
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(repo, monkeypatch):
+    monkeypatch.chdir(repo)
+
+
+def test_each_room_imports_what_it_may(imports):
+    everything = set(imports) - {'cli'}
+    assert set(ALLOWED) <= set(imports)
+    wrong = [
+        f'{file} imports {target}'
+        for room, targets in imports.items()
+        if room != 'cli'
+        for target, file in sorted(targets)
+        if target not in ALLOWED.get(room, everything)
+    ]
+    assert wrong == []
+
+
+def test_no_two_rooms_import_each_other(imports):
+    graphlib.TopologicalSorter({room: {target for target, _ in found} for room, found in imports.items()}).prepare()
+
+
+def test_the_rule_sees_lazy_and_relative_imports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = Path('mmlightvit/durable/one.py')
+    file.parent.mkdir(parents=True)
+    file.write_text('def f():\n    from mmlightvit import data\nimport mmlightvit.cli.run\nfrom ..models import x\n')
+    assert _imports(file, 'mmlightvit') >= {'mmlightvit.data', 'mmlightvit.cli.run', 'mmlightvit.models.x'}
+
+
+UNTOUCHED = """
+import sys
+import mmengine.config, mmengine.hub, mmengine.infer, mmengine.runner
+from mmengine.model import weight_init
+
+def state():
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        if name.split('.')[0] != 'mmengine':
+            continue
+        for key, value in vars(module).items():
+            if callable(value):
+                found[name, key] = id(value)
+            if isinstance(value, type) and value.__module__.startswith('mmengine'):
+                found.update({(name, key, inner): id(held) for inner, held in vars(value).items() if callable(held)})
+            if isinstance(value, dict) and not key.startswith('__'):
+                found[name, key] = repr(sorted(map(str, value.items())))
+    loader = mmengine.runner.checkpoint.CheckpointLoader
+    found['schemes'] = repr(loader._schemes)
+    found['static'] = id(vars(mmengine.config.Config)['_get_cfg_path'])
+    return found
+
+before = state()
+import mmlightvit.registry
+import mmlightvit.models.backbones
+from mmengine.registry import MODELS
+arch = dict(embed_dims=[8], num_heads=[1], num_blocks=[1], ffn_ratios=[2], num_global_tokens=2)
+MODELS.build(dict(type='mmlightvit.LightViT', arch=arch, out_indices=(0,))).init_weights()
+after = state()
+print(sorted(key for key in before if before[key] != after[key]))
+import mmlightvit.checkpoint.install
+after = state()
+print(len([key for key in before if before[key] != after[key]]) > 0)
+"""
+
+
+def _python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_models_and_registry_changes_nothing_in_mmengine():
+    assert _python(UNTOUCHED).splitlines()[-2:] == ['[]', 'True']
+
+
+def test_the_package_imports_where_there_is_no_fcntl():
+    code = """
+import sys
+sys.modules['fcntl'] = None
+import pkgutil, importlib, mmlightvit.durable, mmlightvit.checkpoint
+for package in (mmlightvit.durable, mmlightvit.checkpoint):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+        importlib.import_module(module.name)
+print('imported')
+"""
+    assert _python(code).splitlines()[-1] == 'imported'
