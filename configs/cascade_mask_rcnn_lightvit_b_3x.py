@@ -3,8 +3,6 @@
 # Train: tools/dist_train.sh configs/cascade_mask_rcnn_lightvit_b_3x.py 8
 # Published: none. For orientation, box / mask AP of Cascade Mask R-CNN 3x: Swin-T 50.5 / 43.7.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './cascade_mask_rcnn_lightvit_t_3x.py'
 
-model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=[128, 256, 512]))
+model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=_base_.base_channels))

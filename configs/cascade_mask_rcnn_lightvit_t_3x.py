@@ -3,13 +3,12 @@
 # Train: tools/dist_train.sh configs/cascade_mask_rcnn_lightvit_t_3x.py 8
 # Published: none. For orientation, box / mask AP of Cascade Mask R-CNN 3x: Swin-T 50.5 / 43.7.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py',
     './_base_/lightvit.py',
     './_base_/coco_instance_multiscale.py',
     './_base_/coco_3x.py',
+    './_base_/adamw_coco.py',
     './_base_/detection.py',
 ]
 

@@ -6,6 +6,7 @@ _base_ = [
     './_base_/lightvit_classifier.py',
     'mmpretrain::_base_/datasets/cifar10_bs16.py',
     './_base_/imagenet_300e.py',
+    './_base_/adamw_imagenet.py',
     './_base_/classification.py',
 ]
 

@@ -5,5 +5,6 @@ _base_ = [
     './_base_/lightvit_classifier.py',
     './_base_/imagenet.py',
     './_base_/imagenet_300e.py',
+    './_base_/adamw_imagenet.py',
     './_base_/classification.py',
 ]

@@ -1,11 +1,9 @@
 # Mask R-CNN, LightViT-S, 1x: the values of the released code, where they differ from the paper's text.
 # Train: tools/dist_train.sh configs/mask_rcnn_lightvit_s_1x_released.py 8
 # Published (paper Table 4): box AP 40.0 (AP50 62.9, AP75 42.6), mask AP 37.4 (AP50 60.0, AP75 39.3). Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './mask_rcnn_lightvit_t_1x_released.py'
 
 model = dict(
     backbone=dict(_base_.lightvit_small, num_global_tokens=16),
-    neck=dict(in_channels=[96, 192, 384]),
+    neck=dict(in_channels=_base_.small_channels),
 )

@@ -2,8 +2,6 @@
 # Train: tools/dist_train.sh configs/retinanet_lightvit_b_1x.py 8
 # Published: none. For orientation, box AP of RetinaNet 1x: PVT-T 36.7, PVT-S 40.4, PVTv2-B0 37.2, PVTv2-B1 41.2.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './retinanet_lightvit_t_1x.py'
 
-model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=[128, 256, 512]))
+model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=_base_.base_channels))

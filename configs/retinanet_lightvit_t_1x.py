@@ -2,14 +2,13 @@
 # Train: tools/dist_train.sh configs/retinanet_lightvit_t_1x.py 8
 # Published: none. For orientation, box AP of RetinaNet 1x: PVT-T 36.7, PVT-S 40.4, PVTv2-B0 37.2, PVTv2-B1 41.2.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     './_base_/lightvit.py',
     './_base_/coco_detection.py',
     'mmdet::retinanet/retinanet_tta.py',
     './_base_/coco_1x.py',
+    './_base_/adamw.py',
     './_base_/detection.py',
 ]
 

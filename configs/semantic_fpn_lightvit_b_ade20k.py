@@ -2,8 +2,6 @@
 # Train: tools/dist_train.sh configs/semantic_fpn_lightvit_b_ade20k.py 8
 # Published: none. For orientation, mIoU of Semantic FPN: PVT-T 35.7, PVT-S 39.8, PVTv2-B0 37.2, PVTv2-B1 42.5.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './semantic_fpn_lightvit_t_ade20k.py'
 
-model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=[128, 256, 512]))
+model = dict(backbone=_base_.lightvit_base, neck=dict(in_channels=_base_.base_channels))

@@ -2,13 +2,12 @@
 # Train: tools/dist_train.sh configs/semantic_fpn_lightvit_t_ade20k.py 8
 # Published: none. For orientation, mIoU of Semantic FPN: PVT-T 35.7, PVT-S 39.8, PVTv2-B0 37.2, PVTv2-B1 42.5.
 # Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = [
     __import__('mmseg').__path__[0] + '/.mim/configs/_base_/models/fpn_r50.py',
     './_base_/lightvit.py',
     './_base_/ade20k.py',
     './_base_/ade20k_40k.py',
+    './_base_/adamw.py',
     './_base_/segmentation.py',
 ]
 
@@ -30,3 +29,6 @@ test_pipeline = [
 train_dataloader = dict(batch_size=4)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+# PVT's recipe decays every parameter.
+optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4), paramwise_cfg=dict(_delete_=True))

@@ -1,12 +1,10 @@
 # UPerNet, LightViT-S, ADE20K, in Swin's recipe: 160k iterations of 16 images, AdamW, linear decay after warm-up.
 # Train: tools/dist_train.sh configs/upernet_lightvit_s_ade20k.py 8
 # Published: none. For orientation, mIoU of UPerNet: Swin-T 44.5. Measured: not run.
-# From scratch: --cfg-options model.backbone.init_cfg=None model.backbone.norm_eval=False; a local start checkpoint:
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = './upernet_lightvit_t_ade20k.py'
 
 model = dict(
     backbone=_base_.lightvit_small,
-    decode_head=dict(in_channels=[96, 192, 384]),
-    auxiliary_head=dict(in_channels=192),
+    decode_head=dict(in_channels=_base_.small_channels),
+    auxiliary_head=dict(in_channels=_base_.small_channels[1]),
 )

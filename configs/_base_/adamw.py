@@ -1,4 +1,5 @@
-# The optimizer of every recipe and its weight-decay exceptions; the schedules beside this file set rate and decay.
+# The optimizer of every recipe and its weight-decay exceptions; rate and decay are set by adamw_*.py beside this file,
+# or by the config. SGD: sgd.py in its place.
 # Not decayed: norms (by layer type, the stem's BatchNorms included), global tokens and position-bias tables.
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -1,7 +1,4 @@
 # Swin's schedule for UPerNet: 160k iterations of 16 images, warm-up over 1500, then linear to zero.
-_base_ = './adamw.py'
-
-optim_wrapper = dict(optimizer=dict(lr=6e-5, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),

@@ -1,7 +1,4 @@
-# PVT's schedule for Semantic FPN: 40k iterations of 32 images, poly rate, every parameter decayed.
-_base_ = './adamw.py'
-
-optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4), paramwise_cfg=dict(_delete_=True))
+# PVT's schedule for Semantic FPN: 40k iterations of 32 images, poly rate.
 param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=40000, by_epoch=False)]
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=40000, val_interval=4000)

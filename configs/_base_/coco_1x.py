@@ -1,8 +1,5 @@
 # Schedule of the paper's section 5.2, 1x: 12 epochs of 16 images, rate x 0.1 after 3/4 and 11/12 of them.
 # The paper does not mention a warm-up; 500 iterations are the released configs' and mmdet's.
-_base_ = './adamw.py'
-
-optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[9, 11], gamma=0.1),

@@ -1,10 +1,4 @@
 # Schedule of the paper's Table 2: 300 epochs of 1024 images, rate 1e-7 -> 1e-3 over 20 of them, then cosine to 1e-6.
-_base_ = './adamw.py'
-
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.04),
-    paramwise_cfg=dict(flat_decay_mult=0.0),  # biases too
-)
 param_scheduler = [
     # One step per epoch, as published. It reaches the full rate one epoch before `end`, that is, at epoch 20.
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=21),

@@ -1,5 +1,6 @@
 # The variants and the pyramid as detection and segmentation use them: `backbone=_base_.lightvit_tiny` in a config that
 # inherits this file. The start weights are the published ImageNet classifiers; drop path is as in pre-training.
+tiny_channels = [64, 128, 256]
 lightvit_tiny = dict(
     _delete_=True,
     type='mmlightvit.LightViT',
@@ -12,7 +13,8 @@ lightvit_tiny = dict(
     ),
 )
 
-# Put over T's by a config that inherits one for T; `in_channels` of the neck, or of the heads, goes along.
+# Put over T's by a config that inherits one for T; the channels, of the neck or of the heads, go along.
+small_channels = [96, 192, 384]
 lightvit_small = dict(
     arch='small',
     init_cfg=dict(
@@ -20,6 +22,7 @@ lightvit_small = dict(
         checkpoint='https://github.com/hunto/LightViT/releases/download/v0.0.1/lightvit_small_80.9.ckpt',
     ),
 )
+base_channels = [128, 256, 512]
 lightvit_base = dict(
     arch='base',
     drop_path_rate=0.3,
@@ -33,7 +36,7 @@ lightvit_base = dict(
 lightvit_fpn = dict(
     _delete_=True,
     type='mmlightvit.LightViTFPN',
-    in_channels=[64, 128, 256],
+    in_channels=tiny_channels,
     out_channels=256,
     num_outs=5,
     num_transposed=1,
