@@ -1,18 +1,23 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The published names and ours: one declared table, read in both directions.
+"""The published names and ours: one declared table, read in both directions, and the loading of files that have them.
 
 Each row maps the beginning of a key, the rest is carried over, and the first row that matches counts. ``{i}`` and
 ``{j}`` are numbers: the published files number the downsampling and the blocks of a stage in one list, so block ``j``
 of a later stage stands there as ``{j+1}``.
+
+Reading order: tables -> names -> values that depend on the window -> pre-hooks of ``load_state_dict``.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Table = tuple[tuple[str, str], ...]
 
@@ -39,19 +44,30 @@ HEAD: Table = (
 
 #: published -> ours, of the detector's neck. Its RPN and RoI heads are mmdet's own and keep their names.
 NECK: Table = (
-    ('neck.extra_trans_convs.{i}.conv.', 'neck.transposed_convs.{i}.'),
-    ('neck.extra_fpn_convs.{i}.', 'neck.transposed_fpn_convs.{i}.'),
+    ('extra_trans_convs.{i}.conv.', 'transposed_convs.{i}.'),
+    ('extra_fpn_convs.{i}.', 'transposed_fpn_convs.{i}.'),
 )
+
+
+def _below(prefix: str, table: Table) -> Table:
+    return tuple((f'{prefix}{theirs}', f'{prefix}{ours}') for theirs, ours in table)
+
 
 #: The whole table of each kind of file.
 TABLES: Mapping[str, Table] = {
     'backbone': BACKBONE,
     'classifier': HEAD + tuple((theirs, f'backbone.{ours}') for theirs, ours in BACKBONE) + (('', 'backbone.'),),
-    'detector': NECK + tuple((f'backbone.{theirs}', f'backbone.{ours}') for theirs, ours in BACKBONE),
+    'detector': _below('neck.', NECK) + _below('backbone.', BACKBONE),
 }
 
 #: A buffer of the published files that follows from the window size.
 INDEX = 'relative_position_index'
+TABLE = 'relative_position_bias_table'
+
+#: The first names of a backbone, and of what stands beside a classifier's in the published files.
+_PARTS = re.compile(r'(patch_embed|stages|norm\d+)\.|global_token$')
+_BESIDE = ('norm.', 'neck.', 'head.')
+_PUBLISHED_BLOCK = re.compile(r'stages\.\d+\.\d+\.')
 
 _FIELD = r'\{(\w)(?:\+\d)?\}'
 
@@ -78,10 +94,9 @@ def rename_to_published(state: Mapping[str, Tensor], kind: str) -> dict[str, Ten
     renamed = {}
     for key, value in state.items():
         renamed[to_published(key, kind)] = value
-        if key.endswith('.relative_position_bias_table'):
-            window = (int(value.shape[0] ** 0.5) + 1) // 2
-            index_key = to_published(key.replace('relative_position_bias_table', INDEX), kind)
-            renamed[index_key] = relative_position_index(window).flatten()
+        if key.endswith(f'.{TABLE}'):
+            window = (math.isqrt(value.shape[0]) + 1) // 2
+            renamed[to_published(key.replace(TABLE, INDEX), kind)] = relative_position_index(window).flatten()
     return renamed
 
 
@@ -111,3 +126,92 @@ def _pattern(template: str) -> re.Pattern:
 def _offset(template: str, name: str) -> int:
     match = re.search(rf'\{{{name}\+(\d)\}}', template)
     return int(match[1]) if match else 0
+
+
+# Values that depend on the window -------------------------------------------------------------------------------------
+
+
+def problem_of_index(key: str, value: Tensor) -> str | None:
+    """Why an index buffer cannot be left out: it is not the one that its window gives; None if it is."""
+    from mmlightvit.models.layers.attention import relative_position_index
+
+    window = math.isqrt(math.isqrt(value.numel()))
+    if window**4 == value.numel() and value.flatten().equal(relative_position_index(window).flatten()):
+        return None
+    return f'{key} is not the index of a {window} x {window} window in row-major order.'
+
+
+def resize_table(table: Tensor, rows: int) -> Tensor | None:
+    """A position-bias table of another window size, bicubic over its two offsets.
+
+    Args:
+        table: Shape ((2 S - 1) ** 2, heads).
+        rows: (2 S' - 1) ** 2 of the other window size S'.
+
+    Returns:
+        Shape (rows, heads); None if ``table`` is not of that form.
+    """
+    old, new = math.isqrt(table.shape[0]) if table.dim() == 2 else 0, math.isqrt(rows)
+    if old % 2 == 0 or old**2 != table.shape[0]:
+        return None
+    if new == 1:
+        return table[old**2 // 2].unsqueeze(0)
+    # Corners on corners: the offset 0 stays in the middle and the farthest offset stays the farthest.
+    grid = table.float().T.reshape(1, -1, old, old)
+    resized = F.interpolate(grid, size=(new, new), mode='bicubic', align_corners=True)[0]
+    return resized.flatten(1).T.to(table.dtype)
+
+
+# Pre-hooks, by which any loader that ends in `load_state_dict`, of torch or mmengine, takes published files ----------
+
+
+def translate_backbone(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
+    """Pre-hook of the backbone: published names, and position-bias tables of other window sizes.
+
+    A bare backbone leaves out the norm, neck and head that stand beside it in a classifier's file. In a classifier,
+    loaders that hand the whole file on, as mmengine's do, have the published backbone without a prefix.
+    """
+    *_, unexpected, errors = reports
+    source = prefix if _is_published(state, prefix) else ''
+    if _is_published(state, source):
+        for key in [key for key in state if key.startswith(source)]:
+            name = key.removeprefix(source)
+            if name.endswith(f'.{INDEX}'):
+                problem = problem_of_index(key, _take(state, key, unexpected))
+                errors.extend([problem] if problem else [])
+            elif _PARTS.match(name):
+                state[prefix + to_ours(name, 'backbone')] = _take(state, key, unexpected)
+            elif not prefix and name.startswith(_BESIDE):
+                del state[key]
+    for name, parameter in module.named_parameters():
+        table = state.get(prefix + name) if name.endswith(f'.{TABLE}') else None
+        if table is not None and table.shape != parameter.shape:
+            resized = resize_table(table, len(parameter))
+            state[prefix + name] = table if resized is None else resized
+
+
+def translate_neck(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
+    """Pre-hook of the neck: the published detectors' names."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[prefix + _rename(key.removeprefix(prefix), NECK, forward=True)] = state.pop(key)
+
+
+def translate_head(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
+    """Pre-hook of the classification head: the published classifiers' names, as far as a loader hands them on."""
+    *_, unexpected, _ = reports
+    root = prefix.removesuffix('head.')
+    if not prefix.endswith('head.') or f'{prefix}weight' not in state or f'{prefix}fc.weight' in state:
+        return
+    for key in [key for key in state if key.startswith(tuple(f'{root}{theirs}' for theirs, _ in HEAD))]:
+        state[root + _rename(key.removeprefix(root), HEAD, forward=True)] = _take(state, key, unexpected)
+
+
+def _is_published(state: Mapping[str, Any], prefix: str) -> bool:
+    return any(_PUBLISHED_BLOCK.match(key, len(prefix)) for key in state if key.startswith(prefix))
+
+
+def _take(state: MutableMapping[str, Any], key: str, unexpected: list[str]) -> Any:
+    """Take a value out of the state; the module around has perhaps reported its key already."""
+    if key in unexpected:
+        unexpected.remove(key)
+    return state.pop(key)

@@ -30,6 +30,7 @@ from mmlightvit.models.layers import (
     VanillaAttention,
     tabled_grids,
 )
+from mmlightvit.models.published import translate_backbone
 from mmlightvit.registry import MODELS
 
 #: Paper Table 1 and section 4.2; ``test`` is ours, for tests alone. Head width is 32 in the published variants.
@@ -296,6 +297,7 @@ class LightViT(BaseModule):
                 self.add_module(f'norm{i}', nn.LayerNorm(self.embed_dims[i], eps=1e-6))
         self.reset_parameters()
         self._freeze_stages()
+        self._register_load_state_dict_pre_hook(translate_backbone, with_module=True)
 
     def reset_parameters(self) -> None:
         """Initialise as the published code does; convolutions keep torch's default."""

@@ -10,6 +10,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmlightvit.models.published import translate_neck
 from mmlightvit.registry import MODELS
 
 
@@ -98,6 +99,7 @@ class LightViTFPN(BaseModule):
             nn.ConvTranspose2d(out_channels, out_channels, 2, stride=2) for _ in range(num_transposed)
         )
         self.transposed_fpn_convs = nn.ModuleList(conv(out_channels, 3) for _ in range(num_transposed))
+        self._register_load_state_dict_pre_hook(translate_neck, with_module=True)
         self.extra_convs = nn.ModuleList()
         if extra_convs_on is not None:
             first = in_channels[-1] if extra_convs_on == 'input' else out_channels
