@@ -25,6 +25,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    'predict': Command('mmlightvit.cli.predict', 'find what a model knows in pictures and videos'),
+    'models': Command('mmlightvit.cli.models', 'the models that have a name: list, fetch, where they are'),
     'train': Command('mmlightvit.cli.train', 'train a model of any task'),
     'test': Command('mmlightvit.cli.test', "measure a checkpoint on a config's test set"),
     'check': Command('mmlightvit.cli.check', 'read the data of a config and list every problem'),

@@ -42,6 +42,8 @@ class Picture:
         frame: Its number in a video, counted from 0.
         exif: The EXIF orientation that was applied, 2 to 8; None for none.
         read_ms: What reading it took.
+        rate: Of a frame, the frames per second among which it is.
+        of: Of a frame, how many there are to come in all; 0 where the video does not say.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +51,8 @@ class Picture:
     frame: int | None = None
     exif: int | None = None
     read_ms: float = 0.0
+    rate: float | None = None
+    of: int = 0
 
 
 def as_picture(given: Any, channels: str = 'rgb') -> Picture:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 import numpy as np
@@ -80,7 +81,8 @@ class Entry:
                     continue
                 start = time.perf_counter()
                 pixels = video.frame()
-                yield Picture(pixels, self.name, number, None, (time.perf_counter() - start) * 1000)
+                read_ms = (time.perf_counter() - start) * 1000
+                yield Picture(pixels, self.name, number, None, read_ms, video.rate / every, -(-video.length // every))
             if number < 0:
                 raise PictureError(self.name, 'it has no frame that can be decoded')
 
@@ -278,6 +280,9 @@ def fetch(address: str) -> bytes:
     except (OSError, ValueError) as error:  # urllib's own errors are OSErrors; ValueError is a malformed address
         if isinstance(error, PictureError):
             raise
-        reason = ' '.join(str(getattr(error, 'reason', error)).split()) or type(error).__name__
+        if isinstance(error, HTTPError):
+            error.close()
+        said = error if isinstance(error, HTTPError) else getattr(error, 'reason', error)
+        reason = ' '.join(str(said).split()) or type(error).__name__
         raise PictureError(address, f'the address cannot be had ({reason})') from None
     return bytes(content)

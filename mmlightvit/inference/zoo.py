@@ -166,8 +166,7 @@ def pull(name: str) -> Path:
     entry = find(name)
     path = entry.cached
     if path is None or entry.address is None:
-        note = f'; they are {entry.note}: fetch the file, and give its path with --config {entry.config}'
-        raise UserError(f'no weights of {name} are published as a file{note if entry.note else ""}')
+        raise UserError(without_weights(entry))
     if not path.is_file():
         where = f'put {path.name} at {path} (address {entry.address}; {_DRIVE})'
         if is_offline():
@@ -176,6 +175,12 @@ def pull(name: str) -> Path:
     if entry.sha256 is not None and digest(path) != entry.sha256:
         raise UserError(f'{path} is not what was published: its SHA-256 is not {entry.sha256}; remove it and try again')
     return path
+
+
+def without_weights(entry: Entry) -> str:
+    """What to say of a model whose weights have no address."""
+    note = f'; they are {entry.note}: fetch the file, and give its path with --config {entry.config}'
+    return f'no weights of {entry.name} are published as a file{note if entry.note else ""}'
 
 
 def _fetch(name: str, address: str, where: str) -> None:
