@@ -1,9 +1,32 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """LightViT (arXiv 2207.05557) for the OpenMMLab ecosystem.
 
-Importing the package imports no toolbox: the registries find what a config names when it is built.
+Importing the package imports no toolbox: the registries find what a config names when it is built, and what stands
+below is imported when it is first asked for.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from mmlightvit.version import __version__
 
-__all__ = ['__version__']
+if TYPE_CHECKING:
+    from mmlightvit.inference.model import load_model
+    from mmlightvit.inference.result import Result
+    from mmlightvit.inference.zoo import list_models
+
+__all__ = ['Result', '__version__', 'list_models', 'load_model']
+
+_LATER = {
+    'load_model': 'mmlightvit.inference.model',
+    'list_models': 'mmlightvit.inference.zoo',
+    'Result': 'mmlightvit.inference.result',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_LATER[name]), name)
