@@ -52,5 +52,8 @@ OPTIM_WRAPPERS = _root.Registry(
 DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=[f'{_D}.samplers'])
 DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=[f'{_D}.samplers'])
 METRICS = _root.Registry(
-    'metric', parent=_root.METRICS, scope=SCOPE, locations=_found(('mmlightvit.evaluation.coco', 'mmdet'))
+    'metric',
+    parent=_root.METRICS,
+    scope=SCOPE,
+    locations=_found(('mmlightvit.evaluation.write', 'mmengine'), ('mmlightvit.evaluation.coco', 'mmdet')),
 )

@@ -14,8 +14,10 @@ from digits import SEGMENTATION_CLASSES, TASK_SETTINGS, prepare
 from PIL import Image
 from processes import run_forked
 
-from mmlightvit.cli import entry
+from mmlightvit.cli import test, train
+from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
 from mmlightvit.visualization.logs import plot_logs, read_run
 from mmlightvit.visualization.predictions import contact_sheet, predict
 
@@ -36,29 +38,29 @@ DEMOS = {
 @pytest.fixture(scope='module', autouse=True)
 def toolboxes() -> None:
     """Imported before anything forks."""
-    for scope in entry.TOOLBOXES:
+    for scope in TOOLBOXES:
         pytest.importorskip(scope)
-        entry.import_toolbox(scope)
+        import_toolbox(scope)
 
 
-def train(repo: Path, task: str, root: Path, *options: str) -> Path:
+def train_demo(repo: Path, task: str, root: Path, *options: str) -> Path:
     """Train the task's demo for two steps or epochs on a few images; gives the checkpoint."""
     name, short, checkpoint, _ = DEMOS[task]
     prepare(task, root / 'data', replace(TASK_SETTINGS[task], num_train=10, num_val=10))
     arguments = [f'{repo}/configs/demo/{name}.py', '--work-dir', f'{root}/run', '--data-root', f'{root}/data']
-    entry.train(entry.train_parser().parse_args([*arguments, '--cfg-options', *short, *options]))
+    train.train(train.parser().parse_args([*arguments, '--cfg-options', *short, *options]))
     return root / 'run' / checkpoint
 
 
 def run_demo(repo: Path, task: str, root: Path) -> float:
     """All steps of a demo; gives the metric that tools/test.py finds."""
     name, _, _, metric = DEMOS[task]
-    checkpoint = train(repo, task, root)
+    checkpoint = train_demo(repo, task, root)
     config = f'{repo}/configs/demo/{name}.py'
     arguments = [config, str(checkpoint), '--work-dir', f'{root}/run', '--data-root', f'{root}/data']
-    metrics = entry.test(entry.test_parser().parse_args(arguments))
+    metrics = test.test(test.parser().parse_args(arguments))
     plot_logs([read_run(root / 'run')], root / 'curves.png')
-    cfg = entry.prepare_testing(entry.test_parser().parse_args(arguments))
+    cfg = test.prepare(test.parser().parse_args(arguments))
     samples, classes = predict(cfg, str(checkpoint), 3)
     # No box of a model trained for two epochs is sure, so all are drawn.
     contact_sheet(samples, classes, root / 'predictions.png', columns=2, score_thr=0.0)
@@ -83,9 +85,9 @@ def test_a_demo_from_data_to_pictures(repo, tmp_path, task):
 
 def detector_from_classifier(repo: Path, root: Path) -> bool:
     """Whether the backbone of a detector that starts from the classifier has the classifier's parameters."""
-    checkpoint = train(repo, 'classification', root)
+    checkpoint = train_demo(repo, 'classification', root)
     source = read_checkpoint(checkpoint)['state_dict']
-    cfg = entry.load_config(f'{repo}/configs/demo/mask_rcnn_lightvit_digits.py')
+    cfg = load_config(f'{repo}/configs/demo/mask_rcnn_lightvit_digits.py')
     cfg.merge_from_dict(readme_options(repo, checkpoint))
     from mmdet.registry import MODELS
 
@@ -116,15 +118,13 @@ def test_a_detector_starts_from_the_classifier(repo, tmp_path):
 
 
 def test_the_configs_name_the_classes_that_are_drawn(repo):
-    names = {
-        task: entry.load_config(f'{repo}/configs/demo/{demo[0]}.py').metainfo.classes for task, demo in DEMOS.items()
-    }
+    names = {task: load_config(f'{repo}/configs/demo/{demo[0]}.py').metainfo.classes for task, demo in DEMOS.items()}
     assert tuple(names['segmentation']) == SEGMENTATION_CLASSES
     assert tuple(names['detection']) == tuple(names['classification']) == SEGMENTATION_CLASSES[1:]
 
 
 def test_the_three_backbones_are_one(repo):
-    backbones = [entry.load_config(f'{repo}/configs/demo/{demo[0]}.py').model.backbone for demo in DEMOS.values()]
+    backbones = [load_config(f'{repo}/configs/demo/{demo[0]}.py').model.backbone for demo in DEMOS.values()]
     for backbone in backbones:
         backbone.pop('out_indices', None)
         backbone.pop('out_type', None)
@@ -135,6 +135,6 @@ def test_makefile_names_the_checkpoints_that_the_configs_leave(repo):
     text = (repo / 'Makefile').read_text()
     calls = dict(re.findall(r'run_demo,\w+,(\w+),(\w+\.pth)\)', text))
     for name, *_ in DEMOS.values():
-        schedule = entry.load_config(f'{repo}/configs/demo/{name}.py').train_cfg
+        schedule = load_config(f'{repo}/configs/demo/{name}.py').train_cfg
         iterations = schedule.get('max_iters')
         assert calls[name] == (f'iter_{iterations}.pth' if iterations else f'epoch_{schedule.max_epochs}.pth')

@@ -13,6 +13,11 @@ if [ "$#" -lt 4 ]; then
     exit 2
 fi
 
+if ! command -v srun >/dev/null; then
+    echo "error: srun is not found; this script is for Slurm, and without it there is tools/dist_train.sh CONFIG GPUS" >&2
+    exit 1
+fi
+
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 gpus="${GPUS:-8}"

@@ -40,7 +40,7 @@ def require_file(path: str, what: str, option: str) -> None:
     if '://' in path or os.path.isfile(local):
         return
     problem = 'is a folder, not a file' if os.path.isdir(local) else 'not found'
-    raise UserError(f'{what} {problem}: {path}; give another with {option}')
+    raise UserError(f'{what} {problem}: {os.path.abspath(local)}; give another with {option}')
 
 
 def load_config(path: str) -> Config:
@@ -86,4 +86,26 @@ def read_config(args: argparse.Namespace) -> Config:
         from mmlightvit.cli.settings import change
 
         change(cfg, args.cfg_options)
+    return cfg
+
+
+def read_run_config(args: argparse.Namespace) -> Config:
+    """The config of a command with :func:`~mmlightvit.cli.arguments.add_run_arguments`, with its options applied.
+
+    Raises:
+        UserError: It cannot be read, or an option does not fit it.
+    """
+    from mmlightvit.cli import options
+
+    cfg = read_config(args)
+    options.drop_idle_workers(cfg)
+    if args.compile is not None:
+        options.use_compile(cfg, args.compile)
+    cfg.launcher = args.launcher
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg

@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from mmengine.config import Config, ConfigDict
 
+from mmlightvit.data.data_root import leaf_datasets
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import TOOLBOXES, Toolbox
+
+
+def drop_idle_workers(cfg: Config) -> None:
+    """Leave out the settings of workers where a data loader has none: torch refuses them."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader and not loader.get('num_workers'):
+            loader.pop('prefetch_factor', None)
+            if loader.get('persistent_workers'):
+                loader.persistent_workers = False
 
 
 def use_amp(cfg: Config) -> None:
@@ -94,31 +106,76 @@ def show_predictions(cfg: Config, *, window: bool, folder: str | None, wait_time
         cfg.merge_from_dict({toolbox.draw_folder: os.path.abspath(folder)})
 
 
-def keep_predictions(cfg: Config, path: str) -> None:
-    """Write the predictions of the test set to ``path``.
+def keep_predictions(cfg: Config, path: str | None) -> None:
+    """Write the predictions of the test set to ``path``; of a set without labels nothing else can be had.
+
+    Args:
+        cfg: The config; its test set is looked at.
+        path: A ``.json`` or ``.pkl`` file, or for label maps a folder; None to write nothing.
 
     Raises:
-        UserError: ``path`` does not suit the task, or its folder cannot be made.
+        UserError: ``path`` does not suit the task, or there is neither a label nor a path.
     """
-    toolbox = _toolbox(cfg, '--out')
     metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    if toolbox.dump is None:
-        _make_folder(path)
-        for metric in metrics:
-            metric.output_dir = path
-            metric.keep_results = True
+    unlabelled = find_unlabelled(cfg)
+    if path is None:
+        if unlabelled:
+            raise UserError(
+                f'{unlabelled} has no labels, so nothing can be measured; write predictions with --out PATH'
+            )
         return
-    if not path.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out expects a file name that ends in .pkl, got {path}')
-    _make_folder(os.path.dirname(path) or '.')
-    cfg.test_evaluator = [*metrics, ConfigDict(type=toolbox.dump, out_file_path=path)]
+    toolbox = _toolbox(cfg, '--out')
+    for _, dataset in leaf_datasets(cfg, 'test') if unlabelled else ():
+        dataset['pipeline'] = _without_labels(dataset['pipeline'])
+    if toolbox.dump is None:
+        if os.path.splitext(path)[1]:
+            raise UserError(f'--out expects a folder, for the label maps of {toolbox.task}; got {path}')
+        for metric in metrics:
+            metric.update(output_dir=path, keep_results=True, format_only=bool(unlabelled))
+        return
+    if not path.endswith(('.json', '.pkl', '.pickle')):
+        raise UserError(f'--out expects a file name that ends in .json or .pkl, got {path}')
+    writer = ConfigDict(type=toolbox.dump, out_file_path=path)
+    if path.endswith('.json'):
+        writer = ConfigDict(type='mmlightvit.PredictionsFile', path=path)
+        for entry in leaf_datasets(cfg, 'test'):
+            if str(entry.cfg.get('ann_file')).endswith('.json'):
+                writer.ann_file = _ann_file(entry.cfg)
+    cfg.test_evaluator = [writer] if unlabelled else [*metrics, writer]
 
 
-def _make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'folder {path} cannot be made ({error.strerror}); choose another with --out PATH') from error
+def find_unlabelled(cfg: Config) -> str | None:
+    """The test set, if it has images only: a COCO file without annotations (test-dev), ``with_label=False``, or no
+    folder of label maps."""
+    for _, dataset in leaf_datasets(cfg, 'test'):
+        folders = dataset.get('data_prefix')
+        if dataset.get('with_label') is False:
+            return str(dataset.get('data_root') or folders)
+        if isinstance(folders, dict) and 'img_path' in folders and not folders.get('seg_map_path'):
+            return str(folders['img_path'])
+        path = _ann_file(dataset)
+        if path.endswith('.json') and os.path.isfile(path):
+            with open(path, encoding='utf-8-sig') as file:
+                content = json.load(file)
+            if isinstance(content, dict) and 'images' in content and 'annotations' not in content:
+                return path
+    return None
+
+
+def _ann_file(dataset: dict) -> str:
+    return os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+
+
+def _without_labels(steps: list) -> list:
+    """A pipeline, or the alternatives of test-time augmentation, without the steps that load labels."""
+    kept: list = []
+    for step in steps:
+        if isinstance(step, (list, tuple)):
+            kept += [inner] if (inner := _without_labels(list(step))) else []
+        elif not str(step['type']).endswith('LoadAnnotations'):
+            nested = step.get('transforms')
+            kept.append(step if nested is None else ConfigDict(step, transforms=_without_labels(nested)))
+    return kept
 
 
 def use_tta(cfg: Config) -> None:

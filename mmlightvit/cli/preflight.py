@@ -16,21 +16,31 @@ from mmengine.config import Config
 
 from mmlightvit.cli.config import require_file
 from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
-from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_candidates
-from mmlightvit.durable.safe_loading.read import CheckpointUnavailable, download
 from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import is_installed
 
 # These fetch their files when they are not there.
 DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+# Where logs may go, and the package that it needs.
+VIS_BACKENDS = {
+    'TensorboardVisBackend': 'tensorboard',
+    'WandbVisBackend': 'wandb',
+    'MLflowVisBackend': 'mlflow',
+    'ClearMLVisBackend': 'clearml',
+    'NeptuneVisBackend': 'neptune',
+    'DVCLiveVisBackend': 'dvclive',
+    'AimVisBackend': 'aim',
+}
 
 
 def check_training(cfg: Config) -> None:
-    """Everything that training reads or writes: work directory, weights, training and validation data.
+    """Everything that training reads or writes: work directory, logs, weights, training and validation data.
 
     Raises:
         UserError: Something is missing.
     """
-    check_work_dir(cfg.work_dir)
+    check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
+    check_vis_backends(cfg)
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
@@ -46,6 +56,8 @@ def _goes_on(cfg: Config) -> bool:
         return False
     if cfg.get('load_from') is not None:
         return True
+    from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_candidates
+
     note = Path(cfg.work_dir) / LAST_CHECKPOINT
     return any(find_candidates(checkpoint_dir(cfg.work_dir, cfg.get('default_hooks')))) or (
         note.is_file() and '://' in note.read_text()
@@ -56,29 +68,43 @@ def check_testing(cfg: Config) -> None:
     """Everything that testing reads or writes beside its checkpoint: work directory and test data.
 
     Raises:
-        UserError: Something is missing, or the config tests nothing.
+        UserError: Something is missing.
     """
-    check_work_dir(cfg.work_dir)
-    missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
-    if missing:
-        raise UserError(f'{cfg.filename} cannot be tested: it has no {", ".join(missing)}')
+    check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
+    check_vis_backends(cfg)
     check_data(cfg, 'test')
 
 
-def check_work_dir(path: str) -> None:
-    """The work directory exists or can be made, and can be written.
+def check_writable(path: str, what: str, option: str) -> None:
+    """A folder can be written, or the one that it is to be made in; nothing is left there.
 
     Raises:
         UserError: It cannot.
     """
+    there = Path(os.path.abspath(path))
     try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise UserError(
-            f'work directory {path} cannot be written ({error.strerror}); choose another with --work-dir DIR'
-        ) from error
+        raise UserError(f'{what} {path} cannot be written ({error.strerror}); choose another with {option}') from error
+
+
+def check_vis_backends(cfg: Config) -> None:
+    """The packages are installed that write the logs.
+
+    Raises:
+        UserError: One is not.
+    """
+    backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
+    for backend in backends if isinstance(backends, (list, tuple)) else [backends]:
+        name = str(backend.get('type')).rsplit('.', maxsplit=1)[-1]
+        package = VIS_BACKENDS.get(name)
+        if package is not None and not is_installed(package):
+            raise UserError(
+                f'visualizer.vis_backends has {name}, which needs {package}: pip install {package}, or leave it out'
+            )
 
 
 def check_initial_weights(cfg: Config) -> None:
@@ -87,6 +113,8 @@ def check_initial_weights(cfg: Config) -> None:
     Raises:
         UserError: A file does not exist, or cannot be fetched.
     """
+    from mmlightvit.durable.safe_loading import read
+
     for key, checkpoint in _pretrained(cfg.get('model'), 'model'):
         scratch = f'{key}=None'
         owner = key.partition('.init_cfg')[0]
@@ -95,11 +123,11 @@ def check_initial_weights(cfg: Config) -> None:
         change = f'use --cfg-options {key}.checkpoint=FILE, or {scratch} to train from scratch'
         if checkpoint.startswith(('http://', 'https://')):
             try:
-                download(checkpoint)
-            except CheckpointUnavailable as error:
+                read.download(checkpoint)
+            except read.CheckpointUnavailable as error:
                 raise UserError(f'{error} To change it, {change}') from error
-        elif not _exists(checkpoint):
-            raise UserError(f'pretrained weights not found: {checkpoint}; {change}')
+        elif '://' not in checkpoint and not os.path.exists(os.path.expanduser(checkpoint)):
+            raise UserError(f'pretrained weights not found: {os.path.abspath(checkpoint)}; {change}')
 
 
 def _pretrained(value: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -160,17 +188,15 @@ def _check_dataset(entry: DatasetEntry) -> None:
 
 def _require(path: str, what: str, key: str, name: str, *, is_folder: bool) -> None:
     change = f'put the data there, or use --data-root DIR or --cfg-options {key}.{name}=PATH'
-    if not _exists(path):
-        raise UserError(f'{what} not found: {path} ({key}); {change}')
-    if '://' in path or not is_folder:
+    if '://' in path:
         return
-    path = os.path.expanduser(path)
+    path = os.path.abspath(os.path.expanduser(path))
+    if not os.path.exists(path):
+        raise UserError(f'{what} not found: {path} ({key}); {change}')
+    if not is_folder:
+        return
     if not os.path.isdir(path):
         raise UserError(f'{what} is not a folder: {path} ({key}); {change}')
     with os.scandir(path) as items:
         if next(items, None) is None:
             raise UserError(f'{what} is empty: {path} ({key}); {change}')
-
-
-def _exists(path: str) -> bool:
-    return '://' in path or os.path.exists(os.path.expanduser(path))

@@ -1,48 +1,128 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""From a prepared config to its runner."""
+"""From the arguments of training or testing to its runner, and to what the runner does."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
 from mmlightvit.checkpoint import install as safe_loading
-from mmlightvit.cli.config import read_config
-from mmlightvit.cli.options import use_compile
+from mmlightvit.cli.quiet import Quiet, quiet_terminal
 from mmlightvit.durable import bfloat16, launch
+from mmlightvit.durable.work_dir_lock import LOCK_NAME, WorkDirLock
+from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import import_toolbox
 
-
-def read_run_config(args: argparse.Namespace) -> Config:
-    """The config with the options applied that training and testing share."""
-    cfg = read_config(args)
-    if args.compile is not None:
-        use_compile(cfg, args.compile)
-    cfg.launcher = args.launcher
-    if args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
-    return cfg
+Result = TypeVar('Result')
 
 
-def build_runner(cfg: Config) -> Runner:
-    """The runner the config asks for (``runner_type``), MMEngine's otherwise."""
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
-    safe_loading.install()
-    import_toolbox(cfg.default_scope)
-    if (cfg.get('test_cfg') or {}).get('fp16') and get_device() == 'cpu':
-        bfloat16.install()  # MMEngine's autocast takes it there; in training, the optimizer wrapper installs it
+def carry_out(
+    args: argparse.Namespace,
+    prepare: Callable[[argparse.Namespace], Config],
+    job: Callable[[Runner], Result],
+    common: type[UserError] = UserError,
+) -> tuple[Runner, Result]:
+    """Prepare a config, build its runner and let it do a job.
+
+    Args:
+        args: The command's arguments.
+        prepare: Gives the config.
+        job: What the runner is to do.
+        common: The errors of the job that all processes run into alike.
+
+    Returns:
+        The runner, and what the job returned.
+    """
+    with quiet_terminal() as quiet:
+        with launch.reported_once(args.launcher):
+            cfg = prepare(args)
+        with _leaving_nothing(cfg, quiet):
+            with launch.reported_once(args.launcher):
+                runner = build_runner(cfg, quiet)
+            if is_main_process():
+                log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
+                print(f'environment, config and warnings: {os.path.relpath(log)}', flush=True)
+            with launch.reported_once(args.launcher, common):
+                result = job(runner)
+        if is_main_process():
+            print(f'everything of this run is in {cfg.work_dir}', flush=True)
+        launch.leave_distributed()
+    return runner, result
+
+
+def build_runner(cfg: Config, quiet: Quiet | None = None) -> Runner:
+    """The runner the config asks for (``runner_type``), MMEngine's otherwise.
+
+    Args:
+        cfg: The prepared config.
+        quiet: Keeps off the terminal what is for the log file.
+    """
+    with quiet.imports() if quiet else contextlib.nullcontext():
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
+        safe_loading.install()
+        import_toolbox(cfg.default_scope)
+        if (cfg.get('test_cfg') or {}).get('fp16') and get_device() == 'cpu':
+            bfloat16.install()  # MMEngine's autocast takes it there; in training, the optimizer wrapper installs it
     env_cfg = cfg.get('env_cfg') or {}
     launch.init_distributed(cfg.launcher, env_cfg.get('dist_cfg'), env_cfg.get('mp_cfg'))
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    name = cfg.get('runner_type', 'Runner')
+    kind = RUNNERS.get(name)
+    if kind is None:
+        raise UserError(f'runner_type={name}: there is no such runner; ours is mmlightvit.Runner')
+    return (_quieted(kind, quiet) if quiet else kind).from_cfg(cfg)
+
+
+def _quieted(kind: type[Runner], quiet: Quiet) -> type[Runner]:
+    """The runner with a logger that writes to the terminal only what is for it."""
+
+    def build_logger(self: Runner, *args: Any, **kwargs: Any) -> Any:
+        logger = kind.build_logger(self, *args, **kwargs)
+        quiet.attach(logger)
+        return logger
+
+    return type(
+        kind.__name__, (kind,), dict(build_logger=build_logger, __module__=kind.__module__, __doc__=kind.__doc__)
+    )
+
+
+@contextlib.contextmanager
+def _leaving_nothing(cfg: Config, quiet: Quiet) -> Iterator[None]:
+    """Remove the log and the folders of a start that an error of the user's ends before anything has been measured."""
+    work_dir = Path(cfg.work_dir)
+    made = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
+    try:
+        yield
+    except UserError:
+        logs = quiet.log_dir
+        if logs is not None and not any(path.stat().st_size for path in logs.rglob('*.json')):
+            shutil.rmtree(logs, ignore_errors=True)
+            if made and not _is_in_use(work_dir):  # then these files are this start's
+                for path in (work_dir / os.path.basename(cfg.filename), *work_dir.glob(f'{LOCK_NAME}*')):
+                    path.unlink(missing_ok=True)
+            for folder in made:
+                with contextlib.suppress(OSError):  # somebody has put something into it
+                    folder.rmdir()
+        raise
+
+
+def _is_in_use(work_dir: Path) -> bool:
+    lock = WorkDirLock(work_dir)
+    try:
+        lock.acquire()
+    except UserError:
+        return True
+    lock.release()
+    return False

@@ -1,13 +1,273 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""``--cfg-options``: changing settings of a config."""
+"""``--cfg-options``: changing settings of a config, and refusing a key that nothing reads (docs/configs.md).
+
+A key is known if the config has it, if it is an argument of the part that stands there (``type``), or if MMEngine reads
+it there. Any other is taken only with a ``+`` in front.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+
+from mmlightvit.cli.arguments import nearest
+from mmlightvit.errors import UserError
+
+_ANYTHING = frozenset({'*'})
+
+#: What MMEngine reads in dicts that name no ``type``, and beside the arguments of parts that do; numbers of list items
+#: are left out of the places. The first row, at the top, tells settings from variables of the file.
+_READ_BY_MMENGINE: Mapping[str, frozenset[str]] = {
+    key: frozenset(names.split())
+    for key, names in {
+        '': 'model data_preprocessor model_wrapper_cfg train_dataloader val_dataloader test_dataloader train_cfg '
+        'val_cfg test_cfg val_evaluator test_evaluator optim_wrapper param_scheduler auto_scale_lr default_hooks '
+        'custom_hooks custom_imports env_cfg randomness log_level log_processor visualizer default_scope load_from '
+        'resume launcher work_dir experiment_name runner_type tta_model tta_pipeline compile strategy',
+        'dataloader': 'dataset sampler batch_sampler num_batch_per_epoch',
+        'train_cfg': 'type by_epoch max_epochs max_iters val_begin val_interval dynamic_intervals',
+        'val_cfg': 'type fp16',
+        'test_cfg': 'type fp16',
+        'optim_wrapper': 'type optimizer constructor paramwise_cfg accumulative_counts clip_grad dtype loss_scale',
+        'optim_wrapper.paramwise_cfg': 'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult '
+        'dwconv_decay_mult dcn_offset_lr_mult bypass_duplicate',
+        'optim_wrapper.paramwise_cfg.custom_keys': '*',
+        'optim_wrapper.clip_grad': 'type max_norm norm_type error_if_nonfinite foreach',
+        'auto_scale_lr': 'enable base_batch_size',
+        'randomness': 'seed diff_rank_seed deterministic',
+        'env_cfg': 'cudnn_benchmark mp_cfg dist_cfg resource_limit',
+        'env_cfg.mp_cfg': 'mp_start_method opencv_num_threads',
+        'env_cfg.dist_cfg': 'backend init_backend timeout',
+        'param_scheduler': 'convert_to_iter_based',
+        'default_hooks.*': 'priority',
+        'custom_hooks': 'priority',
+        '*.norm_cfg': 'requires_grad',
+    }.items()
+}
+
+#: Keys of configs before MMEngine, and what became of them.
+_OLD_NAMES = {
+    'data.samples_per_gpu': 'train_dataloader.batch_size',
+    'data.workers_per_gpu': 'train_dataloader.num_workers',
+    'total_epochs': 'train_cfg.max_epochs',
+    'runner.max_epochs': 'train_cfg.max_epochs',
+    'runner.max_iters': 'train_cfg.max_iters',
+    'evaluation.interval': 'train_cfg.val_interval',
+    'checkpoint_config.interval': 'default_hooks.checkpoint.interval',
+    'log_config.interval': 'default_hooks.logger.interval',
+    'optimizer_config.grad_clip': 'optim_wrapper.clip_grad',
+    'lr_config': 'param_scheduler',
+    'seed': 'randomness.seed',
+    'fp16': '--amp',
+}
 
 
 def change(cfg: Config, options: Mapping[str, str]) -> None:
-    """Apply ``--cfg-options`` to a config."""
-    cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in options.items()})
+    """Apply ``--cfg-options`` to a config.
+
+    Args:
+        cfg: The config; its file has been read, so that a variable of it is a setting no more.
+        options: Dotted key to the text of its value; a ``+`` in front of a key takes it unchecked.
+
+    Raises:
+        UserError: A value cannot be read, or nothing reads a key.
+    """
+    values = {key.removeprefix('+'): parse_value(key, text) for key, text in options.items()}
+    for key, text in options.items():
+        if not key.startswith('+'):
+            _Check(cfg, values, key, text).run()
+    try:
+        cfg.merge_from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:  # of a key with +
+        raise UserError(f'--cfg-options cannot be applied: {error}') from error
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+def parse_value(key: str, text: str) -> Any:
+    """A number, True, False, None, a text, or a list or tuple of these: ``1e-4``, ``(320,192)``, ``cat,dog``.
+
+    Raises:
+        UserError: It is a dict, or brackets are left open.
+    """
+    text = text.strip()
+    if 'dict(' in text or '{' in text:
+        raise UserError(
+            f'--cfg-options {key}={text}: a value is a number, a text or a list of them, such as [1,2]; write a dict '
+            f'into a config file, or change its keys one by one, such as {key.removeprefix("+")}.0.type=NAME'
+        )
+    if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"':
+        return text[1:-1]
+    is_tuple = text.startswith('(')
+    items = list(_items(key, text))
+    if text[:1] + text[-1:] in ('()', '[]') and len(items) == 1:
+        found = [parse_value(key, item) for item in _items(key, text[1:-1]) if item.strip()]
+        return tuple(found) if is_tuple else found
+    if len(items) > 1:
+        return [parse_value(key, item) for item in items if item.strip()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {'true': True, 'false': False, 'none': None}.get(text.lower(), text)
+
+
+def _items(key: str, text: str) -> Iterator[str]:
+    """The parts between the commas that are in no bracket."""
+    depth, start = 0, 0
+    for index, letter in enumerate(text):
+        depth += (letter in '([') - (letter in ')]')
+        if letter == ',' and depth == 0:
+            yield text[start:index]
+            start = index + 1
+        if depth < 0:
+            break
+    if depth:
+        raise UserError(f'--cfg-options {key}={text}: the brackets do not match; write a list like [1,2]')
+    yield text[start:]
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+class _Check:
+    """Follows one key down the config."""
+
+    def __init__(self, cfg: Config, values: Mapping[str, Any], key: str, text: str) -> None:
+        self.cfg, self.values, self.key, self.text = cfg, values, key, text
+
+    def run(self) -> None:
+        """Raise a :class:`UserError` if nothing reads the key."""
+        names = self.key.split('.')
+        if names[0] in self.cfg and names[0] not in _READ_BY_MMENGINE['']:
+            self._refuse_variable(names)
+        value: Any = dict(self.cfg.items())
+        for depth, name in enumerate(names):
+            here = '.'.join(names[:depth])
+            if isinstance(value, (list, tuple)):
+                if not (name.isdecimal() and int(name) < len(value)):
+                    raise UserError(f'{self._said()}: {here} is a list, whose items are 0 to {len(value) - 1}')
+                value = value[int(name)]
+            elif not isinstance(value, Mapping):
+                raise UserError(f'{self._said()}: {here} is {value!r} in the config and has no keys; set {here} itself')
+            elif name in value:
+                value = value[name]
+            elif name == '_delete_':
+                return
+            else:
+                known = self._readable(here, value)
+                if name in known:
+                    if '.'.join(names[: depth + 1]) not in _READ_BY_MMENGINE:
+                        return
+                    value = {}
+                    continue
+                similar = nearest(name, known, 0.8)
+                if not known >= _ANYTHING or similar:
+                    self._refuse(names, depth, known - _ANYTHING)
+                return
+
+    def _said(self) -> str:
+        return f'--cfg-options {self.key}={self.text}'
+
+    def _readable(self, here: str, value: Mapping) -> frozenset[str]:
+        """The names that something reads in the dict at ``here``; with ``'*'`` where it takes any."""
+        kind = self.values.get(f'{here}.type', value.get('type') if here else None)
+        place = '.'.join(name for name in here.split('.') if not name.isdecimal())
+        parent, _, last = place.rpartition('.')
+        known = frozenset(value) | {'type'}
+        for row in (place, f'{parent}.*', f'*.{last}'):
+            known |= _READ_BY_MMENGINE.get(row, frozenset())
+        if place.endswith('_dataloader'):
+            from torch.utils.data import DataLoader
+
+            return known | _READ_BY_MMENGINE['dataloader'] | parameters(DataLoader)
+        if kind is None:
+            return known
+        found = [kind] if not isinstance(kind, str) else _find(kind, self.cfg)
+        return known.union(*(parameters(part) for part in found))
+
+    def _refuse(self, names: list[str], depth: int, known: Iterable[str]) -> None:
+        """Nothing reads the name at ``depth``: say what may be meant."""
+        meant = _OLD_NAMES.get(self.key)
+        similar = nearest(names[depth], known)
+        paths = list(_paths(dict(self.cfg.items())))
+        if meant is None and similar is not None:
+            meant = '.'.join([*names[:depth], similar, *names[depth + 1 :]])
+        if meant is None or (depth == 0 and self.key not in _OLD_NAMES):
+            ending = next((path for path in paths if path.endswith(f'.{self.key}')), None)
+            meant = ending or meant or (nearest(self.key, paths) if depth == 0 else None)
+        hint = f'; nearest: {meant}' if meant else f'; there are {", ".join(sorted(known))}' if depth else ''
+        part = '.'.join(names[: depth + 1])
+        raise UserError(f'{self._said()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
+
+    def _refuse_variable(self, names: list[str]) -> None:
+        """A variable of the file: name the settings that have its value."""
+        rest = '.'.join(names[1:])
+        variable = self.cfg[names[0]]
+        made = [path for path in _paths(dict(self.cfg.items())) if _is_made_from(self.cfg, path, names[0], variable)]
+        named = [path for path in made if nearest(path.rpartition('.')[2], names[:1]) or 'scheduler' in path]
+        places = [f'{path}.{rest}' if rest else path for path in (named or made)[:4]]
+        if names[0] == 'data_root':
+            places.insert(0, 'all of them by --data-root DIR')
+        said = f'; settings with its value: {", ".join(places)}' if places else ''
+        raise UserError(f'{self._said()}: {names[0]} is a variable of the config file, which has been read{said}')
+
+
+def _is_made_from(cfg: Config, path: str, name: str, variable: Any) -> bool:
+    if path.partition('.')[0] not in _READ_BY_MMENGINE['']:
+        return False
+    value: Any = cfg
+    for part in path.split('.'):
+        value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+    if isinstance(variable, str) and isinstance(value, str) and variable:
+        return value.startswith(variable)
+    return type(value) is type(variable) and value == variable and (path.endswith(f'.{name}') or variable not in (0, 1))
+
+
+def _paths(value: Any, prefix: str = '') -> Iterator[str]:
+    """Every dotted key of a config."""
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        yield f'{prefix}{name}'
+        yield from _paths(item, f'{prefix}{name}.')
+
+
+def parameters(kind: Any) -> frozenset[str]:
+    """The names of the arguments of a class or function, those of its bases where it hands arguments on to them.
+
+    ``'*'`` is among them where an argument of any name ends nowhere.
+    """
+    makers = (
+        [vars(cls)['__init__'] for cls in kind.__mro__ if '__init__' in vars(cls)] if inspect.isclass(kind) else [kind]
+    )
+    names: set[str] = set()
+    for maker in makers:
+        if maker is vars(object)['__init__']:
+            break
+        found = inspect.signature(maker).parameters.values()
+        names.update(item.name for item in found if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD))
+        if not any(item.kind is item.VAR_KEYWORD for item in found):
+            return frozenset(names - {'self'})
+    return frozenset(names - {'self'}) | _ANYTHING
+
+
+def _find(kind: str, cfg: Config) -> list[Any]:
+    """What a ``type`` may mean in the config's scope, in any of the registries."""
+    from mmengine import registry
+    from mmengine.utils import import_modules_from_strings
+
+    from mmlightvit.toolboxes import import_toolbox
+
+    import_toolbox(cfg.default_scope)
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    found = []
+    for room in vars(registry).values():
+        if isinstance(room, registry.Registry):
+            with room.switch_scope_and_registry(cfg.default_scope) as scoped:
+                part = scoped.get(kind)
+            if part is not None and part not in found:
+                found.append(part)
+    return found

@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mmlightvit.cli.arguments import Parser, add_config_arguments, add_run_arguments
-from mmlightvit.cli.config import require_config
+from mmlightvit.cli.config import read_run_config, require_config
 from mmlightvit.errors import AllRanksError, UserError
 
 if TYPE_CHECKING:
@@ -56,16 +56,25 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def require(args: argparse.Namespace) -> None:
+    """What can be refused before anything is imported.
+
+    Raises:
+        UserError: A file of the command line does not exist.
+    """
+    require_config(args.config)
+
+
 def prepare(args: argparse.Namespace) -> Config:
     """The config with the options applied and everything it reads found.
 
     Raises:
         UserError: Something is missing, or an option does not fit the config.
     """
-    require_config(args.config)
-    from mmlightvit.cli import options, preflight, run
+    require(args)
+    from mmlightvit.cli import options, preflight
 
-    cfg = run.read_run_config(args)
+    cfg = read_run_config(args)
     missing = [key for key in ('train_dataloader', 'train_cfg', 'optim_wrapper') if cfg.get(key) is None]
     if missing:
         raise UserError(f'{args.config} cannot be trained: it has no {", ".join(missing)}')
@@ -84,15 +93,10 @@ def prepare(args: argparse.Namespace) -> Config:
 
 def train(args: argparse.Namespace) -> Runner:
     """Train; returns the runner after training."""
-    require_config(args.config)
-    from mmlightvit.cli.run import build_runner
-    from mmlightvit.durable import launch
+    require(args)
+    from mmlightvit.cli.run import carry_out
 
-    with launch.reported_once(args.launcher):
-        runner = build_runner(prepare(args))
-    with launch.reported_once(args.launcher, AllRanksError):
-        runner.train()
-    launch.leave_distributed()
+    runner, _ = carry_out(args, prepare, lambda runner: runner.train(), AllRanksError)
     return runner
 
 

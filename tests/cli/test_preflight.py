@@ -11,7 +11,8 @@ import pytest
 import tiny_data
 from mmengine.config import Config
 
-from mmlightvit.cli import entry
+from mmlightvit.cli import options, test, train
+from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
 from mmlightvit.durable.seal import atomic_save
 from mmlightvit.errors import UserError
@@ -22,7 +23,7 @@ WEIGHTS = 'model.backbone.init_cfg.checkpoint'
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     """The address that the configs start from has been fetched, without a network."""
-    monkeypatch.setattr('mmlightvit.cli.preflight.download', lambda address: None)
+    monkeypatch.setattr('mmlightvit.durable.safe_loading.read.download', lambda address: None)
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ def coco(tmp_path, repo):
 
 
 def _train(*arguments):
-    return entry.prepare_training(entry.train_parser().parse_args(arguments))
+    return train.prepare(train.parser().parse_args(arguments))
 
 
 def _test(*arguments):
-    return entry.prepare_testing(entry.test_parser().parse_args(arguments))
+    return test.prepare(test.parser().parse_args(arguments))
 
 
 def test_complete_data_pass(coco, tmp_path):
@@ -106,7 +107,7 @@ def test_an_address_that_cannot_be_had_is_named_with_the_overrides(coco, monkeyp
     def fail(address):
         raise CheckpointUnavailable(f'{address} cannot be had.')
 
-    monkeypatch.setattr('mmlightvit.cli.preflight.download', fail)
+    monkeypatch.setattr('mmlightvit.durable.safe_loading.read.download', fail)
     with pytest.raises(UserError) as caught:
         _train(*coco)
     said = str(caught.value)
@@ -147,24 +148,24 @@ def test_testing_needs_its_checkpoint_and_data(coco, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('extra', 'said'),
     [
         (['--tta'], 'instance masks'),
-        (['--out', 'predictions.json'], '.pkl'),
+        (['--out', 'predictions.csv'], '.json or .pkl'),
         (['--show'], 'display'),
     ],
 )
-def test_testing_options_that_do_not_fit_are_explained(options, said, coco, tmp_path, monkeypatch):
+def test_testing_options_that_do_not_fit_are_explained(extra, said, coco, tmp_path, monkeypatch):
     monkeypatch.delenv('DISPLAY', raising=False)
     monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
     (tmp_path / 'x.pth').touch()
     with pytest.raises(UserError, match=said):
-        _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:], *options)
+        _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:], *extra)
 
 
 def test_only_what_an_option_names_changes(coco):
     """Without options the config is the file's, but for the paths and the launcher."""
-    plain = entry.load_config(coco[0])
+    plain = load_config(coco[0])
     prepared = _train(*coco)
     same = set(plain) - {'work_dir', 'launcher', 'data_root'}
     same -= {key for key in plain if key.endswith(('_dataloader', '_evaluator'))}
@@ -180,7 +181,7 @@ def test_options_set_what_they_say(coco):
         next(h for h in cfg.custom_hooks if h.type.endswith(name)) for name in ('EMAHook', 'BackboneHook')
     )
     assert (ema.momentum, compiling.mode) == (0.01, 'default')
-    entry.use_ema(cfg, 0.02)
+    options.use_ema(cfg, 0.02)
     assert [hook.type for hook in cfg.custom_hooks].count('mmengine.EMAHook') == 1
     assert ema.momentum == 0.02
 
@@ -197,7 +198,7 @@ def test_configs_that_cannot_be_used_are_explained(text, said, tmp_path):
     path = tmp_path / 'c.py'
     path.write_text(text)
     with pytest.raises(UserError, match=said):
-        entry.load_config(str(path))
+        load_config(str(path))
 
 
 def test_a_missing_toolbox_is_named_with_what_to_install(tmp_path, monkeypatch):
@@ -205,15 +206,15 @@ def test_a_missing_toolbox_is_named_with_what_to_install(tmp_path, monkeypatch):
     path.write_text("default_scope = 'mmseg'")
     monkeypatch.setattr('mmlightvit.toolboxes.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'segmentation config and needs mmseg.*onedl-mmsegmentation'):
-        entry.load_config(str(path))
+        load_config(str(path))
 
 
 def test_no_toolbox_is_imported_before_the_checks(coco, tmp_path):
     shutil.rmtree(tmp_path / 'data')
     code = (
-        'import sys; from mmlightvit.cli import entry; from mmlightvit.errors import UserError\n'
-        'try: entry.prepare_training(entry.train_parser().parse_args(sys.argv[1:]))\n'
-        "except UserError: sys.exit(5 if {'mmdet.models', 'mmcv.ops'} & set(sys.modules) else 4)"
+        'import sys; from mmlightvit.cli import train; from mmlightvit.errors import UserError\n'
+        'try: train.prepare(train.parser().parse_args(sys.argv[1:]))\n'
+        "except UserError: sys.exit(5 if {'mmdet.models', 'mmcv', 'torch'} & set(sys.modules) else 4)"
     )
     assert subprocess.run([sys.executable, '-c', code, *coco], check=False).returncode == 4
 
@@ -230,5 +231,5 @@ def test_a_hook_left_out_is_no_hindrance():
             test_dataloader=dict(dataset=dict(type='D')),
         )
     )
-    entry.use_tta(cfg)
+    options.use_tta(cfg)
     assert cfg.model.type == 'A'

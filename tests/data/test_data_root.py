@@ -4,7 +4,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmlightvit.cli import entry
+from mmlightvit.cli.config import load_config
 from mmlightvit.data.data_root import leaf_datasets, move_data_root
 from mmlightvit.errors import UserError
 
@@ -30,7 +30,7 @@ def test_nothing_of_the_old_root_is_left_in_our_configs(config, old, repo):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
     pytest.importorskip('mmpretrain')
-    cfg = entry.load_config(str(repo / 'configs' / config))
+    cfg = load_config(str(repo / 'configs' / config))
     used = [f'{split}_{part}' for split in ('train', 'val', 'test') for part in ('dataloader', 'evaluator')]
     used = [key for key in used if key in cfg]
     assert any(text.startswith(old) for text in _strings([cfg[key] for key in used]))

@@ -12,11 +12,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.utils import ManagerMixin
 
-from mmlightvit.cli.entry import import_toolbox, test, test_parser, train, train_parser
+from mmlightvit.cli import test, train
 from mmlightvit.data.check import check_config
-
-test.__test__ = False  # type: ignore[attr-defined]
-test_parser.__test__ = False  # type: ignore[attr-defined]
+from mmlightvit.toolboxes import import_toolbox
 
 COMMON = [
     'train_dataloader.batch_size=2',
@@ -121,12 +119,12 @@ def test_an_example_trains_and_tests(repo: Path, tmp_path: Path, task: str, monk
 
     work_dir = tmp_path / 'run'
     common = [str(config), '--work-dir', str(work_dir), '--cfg-options', *COMMON, *options]
-    runner = train(train_parser().parse_args(common))
+    runner = train.train(train.parser().parse_args(common))
     assert list(runner.train_dataloader.dataset.metainfo['classes']) == classes
     checkpoints = sorted(work_dir.glob('*_[12].pth'))
     assert checkpoints
     forget()
-    metrics = test(test_parser().parse_args([common[0], str(checkpoints[-1]), *common[1:]]))
+    metrics = test.test(test.parser().parse_args([common[0], str(checkpoints[-1]), *common[1:]]))
     assert 0 <= metrics[metric] <= 100
 
 

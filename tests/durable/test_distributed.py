@@ -12,9 +12,10 @@ from mmengine.structures import InstanceData
 from processes import run_forked
 from torch import Tensor, nn
 
-from mmlightvit.cli import entry
+from mmlightvit.cli.config import load_config
 from mmlightvit.durable import launch
 from mmlightvit.durable.wrappers import DistributedDataParallel
+from mmlightvit.toolboxes import import_toolbox
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='gloo on the CPU is for machines without a GPU')
 
@@ -39,7 +40,7 @@ def _loss_and_gradients(model: nn.Module, wrapped: nn.Module, data: dict) -> dic
 @pytest.fixture(scope='module')
 def classifier() -> Iterator[None]:
     pytest.importorskip('mmpretrain')
-    entry.import_toolbox('mmpretrain')
+    import_toolbox('mmpretrain')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
 
@@ -92,8 +93,8 @@ def test_classification_over_two_ranks_equals_the_double_batch(classifier):
 def detector(repo) -> Iterator[dict]:
     """Mask R-CNN of the published config, small, with samplers that take every candidate instead of drawing."""
     pytest.importorskip('mmdet')
-    entry.import_toolbox('mmdet')
-    cfg = entry.load_config(str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'))
+    import_toolbox('mmdet')
+    cfg = load_config(str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'))
     take_all = dict(type='RandomSampler', num=10**6, pos_fraction=0.5, neg_pos_ub=-1)
     cfg.merge_from_dict(
         {

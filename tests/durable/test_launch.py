@@ -72,12 +72,34 @@ def test_one_failing_rank_fails_the_job(tmp_path):
     assert b'exitcode  : 3' in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ('end', 'code', 'said'),
+    [
+        ("sys.exit('error: said by the process')", 1, ['error: said by the process']),
+        (
+            'os.kill(os.getpid(), 9)',
+            137,
+            ['error: process 1 was ended by SIGKILL, as the system does where memory runs out'],
+        ),
+    ],
+)
+def test_a_failing_process_is_told_once_without_torchruns_pages(end, code, said, tmp_path, repo):
+    script = tmp_path / 'tool.py'
+    script.write_text(f"import os, sys\nif os.environ['RANK'] == '1':\n    {end}\n")
+    plan = launch.plan_launch(script, [], 2, gpus=0, cores=2, environment={})
+    start = (
+        f'import sys; from mmlightvit.cli.dist_launch import run_torchrun; sys.exit(run_torchrun({plan.command[3:]}))'
+    )
+    ran = subprocess.run([sys.executable, '-c', start], capture_output=True, text=True, check=False, cwd=repo)
+    assert (ran.returncode, ran.stderr.splitlines()) == (code, said)
+
+
 def _call_dist_script(monkeypatch, capsys, *arguments, gpus):
     what, *arguments = arguments
     monkeypatch.setattr(sys, 'argv', ['dist', str(ROOT / 'tools' / f'{what}.py'), *arguments])
     monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
     started = []
-    monkeypatch.setattr(os, 'execv', lambda program, command: started.append(command))
+    monkeypatch.setattr(dist_script, 'run_torchrun', started.append)
     with pytest.raises(SystemExit) as left:
         dist_script.main()
     return left.value.code, capsys.readouterr().err, started
@@ -157,6 +179,13 @@ def test_slurm_scripts_call_srun(name, arguments, expected, repo, tmp_path):
     tool = next(index for index, item in enumerate(told) if item.endswith('.py') and '/tools/' in item)
     assert told[tool].endswith(expected[0])
     assert [item for item in told[tool + 1 :] if item != '--launcher=slurm'] == expected[1:]
+    environment['PATH'] = f'{Path(sys.executable).parent}:/usr/bin:/bin'
+    without = subprocess.run(
+        [repo / 'tools' / f'{name}.sh', *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert without.returncode == 1
+    [line] = without.stderr.splitlines()
+    assert line.startswith('error: srun is not found') and 'tools/dist_' in line
     short = subprocess.run([repo / 'tools' / f'{name}.sh', 'part'], capture_output=True, text=True, check=False)
     assert short.returncode == 2
     assert 'usage:' in short.stderr

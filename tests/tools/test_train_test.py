@@ -17,7 +17,10 @@ import torch
 from mmengine.hooks import Hook
 from processes import run_forked
 
-from mmlightvit.cli import entry
+from mmlightvit.cli import test, train
+from mmlightvit.cli.config import load_config
+from mmlightvit.cli.run import build_runner
+from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
 
 RETINANET = [
     *tiny_data.DETECTION,
@@ -46,14 +49,14 @@ METRIC = {'detection': 'coco/bbox_mAP', 'classification': 'accuracy/top1', 'segm
 @pytest.fixture(scope='module', autouse=True)
 def toolboxes() -> None:
     """Imported before anything forks."""
-    for scope in entry.TOOLBOXES:
+    for scope in TOOLBOXES:
         pytest.importorskip(scope)
-        entry.import_toolbox(scope)
+        import_toolbox(scope)
 
 
 def _train(*arguments: str) -> list[float]:
     """What there is to check about a run, in types that a weights-only load takes."""
-    runner = entry.train(entry.train_parser().parse_args(arguments))
+    runner = train.train(train.parser().parse_args(arguments))
     hooks = [type(hook).__name__ for hook in runner.hooks]
     rate = runner.optim_wrapper.optimizer.param_groups[0]['initial_lr']
     losses = runner.message_hub.get_scalar('train/loss').data[0].tolist()
@@ -67,7 +70,7 @@ def _train(*arguments: str) -> list[float]:
 
 
 def _test(*arguments: str) -> dict[str, float]:
-    return {name: float(value) for name, value in entry.test(entry.test_parser().parse_args(arguments)).items()}
+    return {name: float(value) for name, value in test.test(test.parser().parse_args(arguments)).items()}
 
 
 @pytest.mark.parametrize('task', CASES)
@@ -85,7 +88,7 @@ def test_two_processes_in_bfloat16_then_test(task, repo, tmp_path):
     extra = ['--amp', '--ema', '--auto-scale-lr', '--launcher', 'pytorch', '--cfg-options', *options]
     for world_size, has_ema, precision, rate, *losses in run_forked(2, _train, *common, *extra):
         assert (world_size, has_ema, precision) == (2, 1, 16)
-        base = entry.load_config(common[0])
+        base = load_config(common[0])
         batch = dict(option.split('=', 1) for option in options)['train_dataloader.batch_size']
         scale = 2 * int(batch) / base.auto_scale_lr.base_batch_size
         assert rate == pytest.approx(base.optim_wrapper.optimizer.lr * scale)
@@ -135,7 +138,7 @@ class _KeepStart(Hook):
 
 def _learn(*arguments: str) -> tuple[list[float], list[str], list[str]]:
     """The losses; what was trained; and what is as it was."""
-    runner = entry.build_runner(entry.prepare_training(entry.train_parser().parse_args(arguments)))
+    runner = build_runner(train.prepare(train.parser().parse_args(arguments)))
     runner.register_hook(start := _KeepStart())
     runner.train()
     trained = {name: value for name, value in runner.model.named_parameters() if value.requires_grad}
@@ -186,6 +189,6 @@ def test_a_tool_reports_in_one_line(tool, arguments, said, repo, tmp_path):
     assert said in line
 
 
-@pytest.mark.parametrize('parser', [entry.train_parser(), entry.test_parser()])
+@pytest.mark.parametrize('parser', [train.parser(), test.parser()])
 def test_help_has_an_example(parser):
     assert 'examples:' in parser.format_help()
