@@ -1,18 +1,18 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint is: found by its keys and shapes, never by its name."""
+"""The identity of a checkpoint, found by its keys and shapes, never by its name."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from mmlightvit.errors import UserError
-from mmlightvit.models import published as keymap
+from mmlightvit.models import published
 
 #: Where trainers keep the weights.
 _CONTAINERS = ('state_dict', 'model')
@@ -56,10 +56,10 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint's weights under our names.
+    """The weights of a checkpoint under our names.
 
     Attributes:
-        layout: ``'published'`` or ``'own'``.
+        layout: ``'published'``, the authors' names, or ``'native'``, those of this project.
         kind: ``'classifier'``, ``'detector'``, ``'segmenter'``, ``'backbone'`` (bare, no prefix), ``'headless'``
             (``backbone.`` with none of these heads), or ``'other'``: no LightViT at its top level; then the keys are
             as in the file.
@@ -70,7 +70,13 @@ class Source:
     layout: str
     kind: str
     state: Mapping[str, Tensor]
-    architecture: Architecture | None
+    architecture: Architecture | None = None
+
+    @property
+    def table(self) -> str:
+        """Key of the table of names in :data:`.published.TABLES`."""
+        # Detectors, segmenters and lone prefixed backbones differ in nothing that the table renames.
+        return self.kind if self.kind in published.TABLES else 'detector'
 
     @property
     def backbone(self) -> dict[str, Tensor]:
@@ -125,25 +131,26 @@ def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint') -> Source:
     Raises:
         UserError: The keys mix the published layout and ours, or an index buffer is not the one of its window.
     """
-    published = [key for key in state if _PUBLISHED_KEY.search(key)]
+    theirs = [key for key in state if _PUBLISHED_KEY.search(key)]
     ours = [key for key in state if _OUR_KEY.search(key)]
-    if published and ours:
+    if theirs and ours:
         raise UserError(
-            f'{name}: mixes the published layout ({shorten(published)}) and that of this project ({shorten(ours)}).'
+            f'{name}: mixes the published layout ({shorten(theirs)}) and that of this project ({shorten(ours)}).'
         )
-    layout = 'published' if published else 'own'
+    layout = 'published' if theirs else 'native'
     kind = kind_of(state)
     if kind == 'other':
-        return Source(layout, kind, dict(state), None)
-    _check_index_buffers(state, name)
-    if published:
-        # Detectors, segmenters and lone prefixed backbones differ in nothing that the table renames.
-        state = keymap.rename_to_ours(state, kind if kind in keymap.TABLES else 'detector')
-    else:
-        state = {key: value for key, value in state.items() if not key.endswith(f'.{keymap.INDEX}')}
-    prefix = '' if kind == 'backbone' else 'backbone.'
-    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return Source(layout, kind, state, architecture_of(backbone))
+        return Source(layout, kind, dict(state))
+    for key, value in state.items():
+        # They are left out, so they have to be the ones that their windows give.
+        if key.endswith(f'.{published.INDEX}') and (problem := published.problem_of_index(key, value)):
+            raise UserError(f'{name}: {problem}')
+    source = Source(
+        layout, kind, {key: value for key, value in state.items() if not key.endswith(f'.{published.INDEX}')}
+    )
+    if theirs:
+        source = replace(source, state=published.rename_to_ours(source.state, source.table))
+    return replace(source, architecture=architecture_of(source.backbone))
 
 
 def kind_of(keys: Iterable[str]) -> str:
@@ -203,15 +210,3 @@ def shorten(keys: Iterable[str], limit: int = 12) -> str:
     keys = list(keys)
     more = f', and {len(keys) - limit} more' if len(keys) > limit else ''
     return ', '.join(keys[:limit]) + more
-
-
-def _check_index_buffers(state: Mapping[str, Tensor], name: str) -> None:
-    """The published index buffers are dropped, so they have to be the ones that the window gives."""
-    from mmlightvit.models.layers.attention import relative_position_index
-
-    for key, value in state.items():
-        if not key.endswith(f'.{keymap.INDEX}'):
-            continue
-        window = math.isqrt(math.isqrt(value.numel()))
-        if window**4 != value.numel() or not value.flatten().equal(relative_position_index(window).flatten()):
-            raise UserError(f'{name}: {key} is not the index of a {window} x {window} window in row-major order.')

@@ -17,7 +17,7 @@ from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmlightvit.checkpoint.load import has_our_parts, load_into, plan, unwrap
+from mmlightvit.checkpoint.load import complete_state, has_our_parts, load_into, unwrap
 from mmlightvit.durable.patching import patch
 from mmlightvit.durable.safe_loading import install as safe_loading
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
@@ -97,7 +97,9 @@ def _reported_load(stock: Callable) -> Callable:
         training = isinstance(self._train_loop, BaseLoop) and self.iter == 0
         starting = training and not self._resume and not strict
         fresh = self.cfg.get('load_fresh') or () if starting else ()
-        checkpoint['state_dict'], report = plan(model, checkpoint, starting=starting, fresh=fresh, name=str(filename))
+        checkpoint['state_dict'], report = complete_state(
+            model, checkpoint, str(filename), starting=starting, fresh=fresh
+        )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         # A hook may have exchanged the weights, as averaging does; they have to fit as well.
         model.load_state_dict(checkpoint['state_dict'])

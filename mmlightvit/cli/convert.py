@@ -18,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('source', metavar='SOURCE', help='checkpoint: a path, or an address to download')
     parser.add_argument('target', metavar='TARGET', help='file to write; safetensors if it ends in .safetensors')
-    parser.add_argument('--to', choices=['own', 'published'], default='own', help='whose names to write (own)')
+    names = ['native', 'own', 'published']
+    parser.add_argument('--to', choices=names, default='native', help='names to write: native (or own), or published')
     return parser
 
 
