@@ -147,11 +147,13 @@ def keep_predictions(cfg: Config, path: str | None) -> None:
 def find_unlabelled(cfg: Config) -> str | None:
     """The test set, if it has images only: a COCO file without annotations (test-dev), ``with_label=False``, or no
     folder of label maps."""
+    toolbox = TOOLBOXES.get(cfg.default_scope)
+    has_maps = toolbox is not None and toolbox.dump is None
     for _, dataset in leaf_datasets(cfg, 'test'):
         folders = dataset.get('data_prefix')
         if dataset.get('with_label') is False:
             return str(dataset.get('data_root') or folders)
-        if isinstance(folders, dict) and 'img_path' in folders and not folders.get('seg_map_path'):
+        if has_maps and isinstance(folders, dict) and 'img_path' in folders and not folders.get('seg_map_path'):
             return str(folders['img_path'])
         path = _ann_file(dataset)
         if path.endswith('.json') and os.path.isfile(path):
