@@ -88,12 +88,16 @@ def call(name: str, arguments: Sequence[str] | None = None, prog: str | None = N
     Returns:
         The exit code.
     """
+    from mmlightvit.cli.quiet import quiet_terminal
+
     module = importlib.import_module(COMMANDS[name].module)
     parser = module.parser()
     if prog is not None:
         parser.prog = prog
+    args = parser.parse_args(arguments)
     try:
-        code = module.run(parser.parse_args(arguments))
+        with quiet_terminal():
+            code = module.run(args)
         sys.stdout.flush()
     except UserError as error:
         print('error: ' + ' '.join(str(error).split()), file=sys.stderr)

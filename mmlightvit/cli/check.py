@@ -31,10 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
+    from mmlightvit.cli.quiet import Quiet
     from mmlightvit.data.check import check_config
     from mmlightvit.toolboxes import import_toolbox
 
-    import_toolbox(cfg.default_scope)
+    with Quiet().imports():
+        import_toolbox(cfg.default_scope)
     console = Console(stderr=True)
 
     def progress(items: Iterable, what: str, total: int) -> Iterable:

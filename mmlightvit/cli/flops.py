@@ -37,5 +37,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     from mmlightvit.analysis.counting import count
     from mmlightvit.analysis.reports import count_report
+    from mmlightvit.cli.quiet import Quiet
 
-    print(count_report(count(cfg, args.shape), args.depth, args.format), end='')
+    with Quiet().imports():
+        found = count(cfg, args.shape)
+    print(count_report(found, args.depth, args.format), end='')
