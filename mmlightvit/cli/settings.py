@@ -191,13 +191,19 @@ class _Check:
         """Nothing reads the name at ``depth``: say what may be meant."""
         meant = _OLD_NAMES.get(self.key)
         similar = nearest(names[depth], known)
-        paths = list(_paths(dict(self.cfg.items())))
+        paths = [path for path, _ in _walk(dict(self.cfg.items()))]
         if meant is None and similar is not None:
             meant = '.'.join([*names[:depth], similar, *names[depth + 1 :]])
         if meant is None or (depth == 0 and self.key not in _OLD_NAMES):
             ending = next((path for path in paths if path.endswith(f'.{self.key}')), None)
             meant = ending or meant or (nearest(self.key, paths) if depth == 0 else None)
-        hint = f'; nearest: {meant}' if meant else f'; there are {", ".join(sorted(known))}' if depth else ''
+        hint = (
+            f'; nearest: {meant}'
+            if meant
+            else f'; there are {", ".join(sorted(set(known) - {"type"}))}'
+            if depth
+            else ''
+        )
         part = '.'.join(names[: depth + 1])
         raise UserError(f'{self._said()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
 
@@ -205,7 +211,8 @@ class _Check:
         """A variable of the file: name the settings that have its value."""
         rest = '.'.join(names[1:])
         variable = self.cfg[names[0]]
-        made = [path for path in _paths(dict(self.cfg.items())) if _is_made_from(self.cfg, path, names[0], variable)]
+        settings = {key: value for key, value in self.cfg.items() if key in _READ_BY_MMENGINE['']}
+        made = [path for path, value in _walk(settings) if _is_made_from(variable, names[0], path, value)]
         named = [path for path in made if nearest(path.rpartition('.')[2], names[:1]) or 'scheduler' in path]
         places = [f'{path}.{rest}' if rest else path for path in (named or made)[:4]]
         if names[0] == 'data_root':
@@ -214,24 +221,20 @@ class _Check:
         raise UserError(f'{self._said()}: {names[0]} is a variable of the config file, which has been read{said}')
 
 
-def _is_made_from(cfg: Config, path: str, name: str, variable: Any) -> bool:
-    if path.partition('.')[0] not in _READ_BY_MMENGINE['']:
-        return False
-    value: Any = cfg
-    for part in path.split('.'):
-        value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+def _is_made_from(variable: Any, name: str, path: str, value: Any) -> bool:
+    """Whether a setting has the value of a variable, or begins with it; 0 and 1 say too little without the name."""
     if isinstance(variable, str) and isinstance(value, str) and variable:
         return value.startswith(variable)
     return type(value) is type(variable) and value == variable and (path.endswith(f'.{name}') or variable not in (0, 1))
 
 
-def _paths(value: Any, prefix: str = '') -> Iterator[str]:
-    """Every dotted key of a config."""
+def _walk(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a config, with its value."""
     if isinstance(value, (list, tuple)):
         value = dict(enumerate(value))
     for name, item in value.items() if isinstance(value, Mapping) else ():
-        yield f'{prefix}{name}'
-        yield from _paths(item, f'{prefix}{name}.')
+        yield f'{prefix}{name}', item
+        yield from _walk(item, f'{prefix}{name}.')
 
 
 def parameters(kind: Any) -> frozenset[str]:
