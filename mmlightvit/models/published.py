@@ -64,8 +64,7 @@ TABLES: Mapping[str, Table] = {
 INDEX = 'relative_position_index'
 TABLE = 'relative_position_bias_table'
 
-#: The first names of a backbone, and of what stands beside a classifier's in the published files.
-_PARTS = re.compile(r'(patch_embed|stages|norm\d+)\.|global_token$')
+#: The parts beside the backbone in a published classifier.
 _BESIDE = ('norm.', 'neck.', 'head.')
 _PUBLISHED_BLOCK = re.compile(r'stages\.\d+\.\d+\.')
 
@@ -168,21 +167,19 @@ def resize_table(table: Tensor, rows: int) -> Tensor | None:
 def translate_backbone(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
     """Pre-hook of the backbone: published names, and position-bias tables of other window sizes.
 
-    A bare backbone leaves out the norm, neck and head that stand beside it in a classifier's file. In a classifier,
-    loaders that hand the whole file on, as mmengine's do, have the published backbone without a prefix.
+    A bare backbone leaves out the norm, neck and head that stand beside it in a classifier's file. Classifiers as a
+    whole are out of reach: a loader hands a part its own keys only, and there the published backbone has no prefix.
     """
-    *_, unexpected, errors = reports
-    source = prefix if _is_published(state, prefix) else ''
-    if _is_published(state, source):
-        for key in [key for key in state if key.startswith(source)]:
-            name = key.removeprefix(source)
+    errors = reports[-1]
+    keys = [key for key in state if key.startswith(prefix)]
+    if any(_PUBLISHED_BLOCK.match(key, len(prefix)) for key in keys):
+        for key in keys:
+            name, value = key.removeprefix(prefix), state.pop(key)
             if name.endswith(f'.{INDEX}'):
-                problem = problem_of_index(key, _take(state, key, unexpected))
+                problem = problem_of_index(key, value)
                 errors.extend([problem] if problem else [])
-            elif _PARTS.match(name):
-                state[prefix + to_ours(name, 'backbone')] = _take(state, key, unexpected)
-            elif not prefix and name.startswith(_BESIDE):
-                del state[key]
+            elif prefix or not name.startswith(_BESIDE):
+                state[prefix + to_ours(name, 'backbone')] = value
     for name, parameter in module.named_parameters():
         table = state.get(prefix + name) if name.endswith(f'.{TABLE}') else None
         if table is not None and table.shape != parameter.shape:
@@ -191,27 +188,6 @@ def translate_backbone(module: nn.Module, state: MutableMapping[str, Any], prefi
 
 
 def translate_neck(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
-    """Pre-hook of the neck: the published detectors' names."""
+    """Pre-hook of the neck: the names of the published detectors."""
     for key in [key for key in state if key.startswith(prefix)]:
         state[prefix + _rename(key.removeprefix(prefix), NECK, forward=True)] = state.pop(key)
-
-
-def translate_head(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
-    """Pre-hook of the classification head: the published classifiers' names, as far as a loader hands them on."""
-    *_, unexpected, _ = reports
-    root = prefix.removesuffix('head.')
-    if not prefix.endswith('head.') or f'{prefix}weight' not in state or f'{prefix}fc.weight' in state:
-        return
-    for key in [key for key in state if key.startswith(tuple(f'{root}{theirs}' for theirs, _ in HEAD))]:
-        state[root + _rename(key.removeprefix(root), HEAD, forward=True)] = _take(state, key, unexpected)
-
-
-def _is_published(state: Mapping[str, Any], prefix: str) -> bool:
-    return any(_PUBLISHED_BLOCK.match(key, len(prefix)) for key in state if key.startswith(prefix))
-
-
-def _take(state: MutableMapping[str, Any], key: str, unexpected: list[str]) -> Any:
-    """Take a value out of the state; the module around has perhaps reported its key already."""
-    if key in unexpected:
-        unexpected.remove(key)
-    return state.pop(key)

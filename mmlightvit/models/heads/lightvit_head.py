@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmlightvit.models.published import translate_head
 from mmlightvit.registry import MODELS
 
 
@@ -56,7 +55,6 @@ class LightViTHead(ClsHead):
         self.proj = nn.Linear(in_channels, hidden_channels)
         self.proj_norm = nn.LayerNorm(hidden_channels)
         self.fc = nn.Linear(hidden_channels, num_classes)
-        self._register_load_state_dict_pre_hook(translate_head, with_module=True)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Mean over all tokens of the projected last stage, (B, hidden_channels)."""
