@@ -20,7 +20,7 @@ EXTRAS = {
     'runtime': ['onnxruntime>=1.20'],
     'openvino': ['openvino>=2025.0'],
     'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
-    'data': ['defusedxml>=0.7.1', 'scikit-learn'],
+    'data': ['defusedxml>=0.7.1', 'pyyaml', 'scikit-learn'],
     'report': ['hotcoco>=1.3,<2', 'matplotlib', 'scikit-learn'],
     'serve': ['onnxruntime>=1.20', 'fastapi', 'uvicorn', 'python-multipart>=0.0.18'],
     'demo': ['gradio>=6,<7', 'pillow<13'],

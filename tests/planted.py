@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ('disk', 'bar')
+#: The splits have pictures of their own, as no picture may stand in two.
+_START = {'val': 200, 'test': 400}
 
 
 def picture(index: int, height: int = 48, width: int = 64) -> Image.Image:
@@ -21,6 +23,12 @@ def picture(index: int, height: int = 48, width: int = 64) -> Image.Image:
     y, x = np.mgrid[:height, :width]
     waves = [np.sin((index + 3) * x / 40 + shift) * np.cos(y / (9 + index % 5)) for shift in (0, 1, 2)]
     return Image.fromarray(np.uint8(128 + 100 * np.stack(waves, -1)))
+
+
+def scene(index: int, height: int = 48, width: int = 64) -> Image.Image:
+    """A picture of random patches, so different from those of other numbers that no hash takes them for one."""
+    patches = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8)
+    return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -41,7 +49,7 @@ def write_coco(root: Path, images: int = 12, split: str = 'train') -> Path:
     }
     for index in range(images):
         name = f'{index:03d}.jpg'
-        picture(index).save(folder / name, quality=95)
+        picture(index + _START.get(split, 0)).save(folder / name, quality=95)
         content['images'].append({'id': 100 + index, 'file_name': name, 'height': 48, 'width': 64})
         x, y, w, h = 4 + index % 6, 6, 20, 16
         content['annotations'].append(
@@ -77,7 +85,7 @@ def write_folders(root: Path, images: int = 6, splits: tuple[str, ...] = ('train
             folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(images):
-                picture(index + 50 * place).save(folder / f'{index:03d}.jpg', quality=95)
+                picture(index + 50 * place + _START.get(split, 0)).save(folder / f'{index:03d}.jpg', quality=95)
 
 
 def write_labelled(root: Path, images: int = 6, splits: tuple[str, ...] = ('train', 'val')) -> None:
@@ -86,7 +94,7 @@ def write_labelled(root: Path, images: int = 6, splits: tuple[str, ...] = ('trai
         (root / 'images' / split).mkdir(parents=True)
         (root / 'labels' / split).mkdir(parents=True)
         for index in range(images):
-            picture(index).save(root / 'images' / split / f'{index:03d}.jpg', quality=95)
+            picture(index + _START.get(split, 0)).save(root / 'images' / split / f'{index:03d}.jpg', quality=95)
             labels = np.zeros((48, 64), np.uint8)
             labels[8:24, 8:30] = 1
             labels[20:40, 30 + index : 50] = 2

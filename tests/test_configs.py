@@ -131,7 +131,8 @@ def changed(name: str, path: Path, changes: dict[str, str]) -> Config:
     ('task', 'changes'),
     [
         ('classification', {'lightvit_t_imagenet.py': 'lightvit_s_imagenet.py', 'lightvit_tiny': 'lightvit_small'}),
-        ('detection', {'mask_rcnn_lightvit_t_1x.py': 'mask_rcnn_lightvit_s_1x.py'}),
+        ('detection', {'retinanet_lightvit_t_1x.py': 'retinanet_lightvit_s_1x.py'}),
+        ('instance', {'mask_rcnn_lightvit_t_1x.py': 'mask_rcnn_lightvit_s_1x.py'}),
         ('segmentation', {'semantic_fpn_lightvit_t_ade20k.py': 'semantic_fpn_lightvit_s_ade20k.py'}),
     ],
 )
@@ -141,14 +142,13 @@ def test_own_data_with_another_variant_as_the_docs_say(tmp_path, task, changes):
     assert model.backbone.init_cfg['checkpoint'].endswith('/lightvit_small_80.9.ckpt')
 
 
-def test_own_data_of_boxes_warms_up_and_drops_within_its_epochs(tmp_path):
-    for epochs, milestones in ((12, [9, 11]), (36, [27, 33])):
-        cfg = changed(
-            'own_data/detection.py', tmp_path / f'own_{epochs}.py', {'max_epochs = 12': f'max_epochs = {epochs}'}
-        )
-        warm_up, steps = cfg.param_scheduler
-        assert (warm_up.by_epoch, warm_up.end) == (False, 100)
-        assert (steps.end, list(steps.milestones), cfg.train_cfg.max_epochs) == (epochs, milestones, epochs)
+@pytest.mark.parametrize(('task', 'milestones'), [('detection', [8, 11]), ('instance', [9, 11])])
+def test_own_data_of_objects_warm_up_and_drop_within_their_epochs(task, milestones):
+    cfg = load(f'own_data/{task}.py')
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.by_epoch, warm_up.end) == (False, 100)
+    assert (steps.end, list(steps.milestones), cfg.train_cfg.max_epochs) == (12, milestones, 12)
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 8
 
 
 def test_the_new_head_of_the_docs(tmp_path):

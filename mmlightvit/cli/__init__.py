@@ -30,6 +30,7 @@ COMMANDS = {
     'train': Command('mmlightvit.cli.train', 'train a model of any task'),
     'test': Command('mmlightvit.cli.test', "measure a checkpoint on a config's test set"),
     'check': Command('mmlightvit.cli.check', 'read the data of a config and list every problem'),
+    'data': Command('mmlightvit.cli.data', 'labels of any format in; split, check and look at them'),
     'convert': Command('mmlightvit.cli.convert', 'convert a checkpoint: names of parameters, file format'),
     'flops': Command('mmlightvit.cli.flops', 'parameters and multiply-adds of a config'),
     'doctor': Command('mmlightvit.cli.doctor', 'what is installed, and what is wrong with it'),

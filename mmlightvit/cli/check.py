@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         'check',
         'Read the data that a config names and list every problem; exit code 1 if there is any.',
-        ['configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco', 'configs/own_data/detection.py --split val'],
+        ['configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco', 'pets/config.py --split val'],
     )
     add_config_arguments(parser, 'train_dataloader.dataset.ann_file=FILE')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=list(SPLITS), help='default: all that it has')

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         'Train a model: detection, classification or segmentation, as the config says.',
         [
             'configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco --amp',
-            'configs/own_data/detection.py --auto-scale-lr --cfg-options train_dataloader.batch_size=4',
+            'configs/retinanet_lightvit_t_1x.py --auto-scale-lr --cfg-options train_dataloader.batch_size=4',
         ],
     )
     add_config_arguments(parser)

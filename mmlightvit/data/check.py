@@ -10,14 +10,13 @@ Reading order: report -> one image -> COCO files -> label images -> folders and 
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import os.path as osp
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,12 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
+from mmlightvit.data import coco_rules
+from mmlightvit.data.audit import Report, audit, some
 from mmlightvit.data.data_root import SPLITS, evaluators, leaf_datasets
-from mmlightvit.durable.dataset_traits import is_a, roots
+from mmlightvit.data.labels import Annotation, Picture
+from mmlightvit.data.probe import probe_all
+from mmlightvit.durable.dataset_traits import is_a, is_local, roots
 from mmlightvit.durable.images import MAX_PIXELS, BadSample, decode, escapes, fetch, read_header
 from mmlightvit.errors import UserError
 
@@ -35,38 +38,12 @@ from mmlightvit.errors import UserError
 Progress = Callable[[Iterable, str, int], Iterable]
 
 _BATCH = 512
-#: COCO's own boxes leave their images by up to a pixel, by rounding.
-_OUTSIDE_PIXELS = 1.0
-_NAMED = 8
 _IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 
 
 def no_progress(items: Iterable, what: str, total: int) -> Iterable:
     """A :data:`Progress` that shows nothing."""
     return items
-
-
-@dataclass
-class Report:
-    """What a check found, in the order of reading.
-
-    Args:
-        problems: One line per fault, beginning with the split.
-        refused: Those problems that a run refuses at once: paths that climb out.
-        notes: Facts that may be meant.
-        images: Image files read, label images not counted.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    images: int = 0
-
-
-def _names(items: Iterable[Any]) -> str:
-    items = list(items)
-    rest = len(items) - _NAMED
-    return ', '.join(map(str, items[:_NAMED])) + (f' and {rest} more' if rest > 0 else '')
 
 
 @dataclass(frozen=True)
@@ -113,89 +90,111 @@ def check_annotations(dataset: Any) -> Report:
     if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
         content = _load_coco(dataset, report)
         if content is not None:
-            entries = _check_coco_entries(dataset, content, report)
-            _check_coco_objects(content, entries, {}, False, report)
+            _check_content(dataset, content, False, report)
     return report
 
 
-def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Report) -> None:
+def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Report) -> list[Picture]:
     content = _load_coco(dataset, report)
     if content is None:
-        return
+        return []
     _check_categories(dataset, content, report)
-    entries = _check_coco_entries(dataset, content, report)
     folder = roots(dataset)[0]
-    sizes: dict[Any, tuple[int, int]] = {}
-    readable = [
-        entry
-        for entry in entries.values()
-        if isinstance(entry.get('file_name'), str) and not escapes(osp.join(folder, entry['file_name']), folder)
-    ]
-    paths = [osp.join(folder, entry['file_name']) for entry in readable]
-    report.images += len(paths)
-    read = _in_threads(lambda path: _read_image(path, dataset.backend_args), paths, progress, 'images')
-    for entry, (path, image) in zip(readable, read):
-        said = (entry.get('height', 0), entry.get('width', 0))
+    named = [item for item in content['images'] if isinstance(item.get('file_name'), str)]
+    readable = {
+        osp.join(folder, item['file_name']): item
+        for item in named
+        if not escapes(osp.join(folder, item['file_name']), folder)
+    }
+    report.images += len(readable)
+    for path, image in _in_threads(
+        lambda path: _read_image(path, dataset.backend_args), list(readable), progress, 'images'
+    ):
+        item = readable[path]
+        said = (item.get('height'), item.get('width'))
         if image.fault:
             report.problems.append(f'{path}: {image.fault}')
-        elif said in image.sizes:
-            sizes[entry['id']] = said
-        else:
-            height, width = image.sizes[0]
-            sizes[entry['id']] = image.sizes[0]
-            report.problems.append(
-                f'{path}: it is {width} x {height} pixels, but {dataset.ann_file} says {said[1]} x {said[0]}'
-            )
-    _check_coco_objects(content, entries, sizes, with_mask, report)
+        elif said not in image.sizes:
+            if None not in said:
+                height, width = image.sizes[0]
+                report.problems.append(
+                    f'{path}: it is {width} x {height} pixels, but {dataset.ann_file} says {said[1]} x {said[0]}'
+                )
+            item['height'], item['width'] = image.sizes[0]
+    _check_content(dataset, content, with_mask, report)
+    return _pictures(content, folder)
 
 
 def _load_coco(dataset: Any, report: Report) -> dict | None:
     path = dataset.ann_file
     try:
-        content = json.loads(fetch(path, getattr(dataset, 'backend_args', None)))
-    except BadSample as error:
+        return coco_rules.parse(fetch(path, getattr(dataset, 'backend_args', None)))
+    except ValueError as error:  # BadSample is one
         report.problems.append(f'{path}: {error}')
-        return None
-    except ValueError as error:
-        report.problems.append(f'{path}: it is not JSON: {error}')
-        return None
-    lists = ('images', 'annotations', 'categories')
-    missing = [
-        key
-        for key in lists
-        if not isinstance(content, dict)
-        or not isinstance(content.get(key), list)
-        or not all(isinstance(item, dict) for item in content[key])
-    ]
-    if missing:
-        report.problems.append(f'{path}: it is not a COCO file: no list of objects {", ".join(missing)}')
-        return None
-    return content
+    return None
+
+
+def _check_content(dataset: Any, content: dict, with_mask: bool, report: Report) -> None:
+    """The rules of validity, and paths that climb out of the image folder."""
+    path, folder = dataset.ann_file, roots(dataset)[0]
+    if not content['images']:
+        report.problems.append(f'{path}: it holds no image')
+    for item in content['images']:
+        name = item.get('file_name')
+        if isinstance(name, str) and escapes(osp.join(folder, name), folder):
+            report.refused.append(
+                f'{path}: the file_name of image {item.get("id")}, {name}, is outside of the image folder {folder}'
+            )
+    report.problems += report.refused
+    findings = coco_rules.apply(content, with_mask=with_mask)
+    report.problems += [str(fault) if fault.kind == 'annotations' else f'{path}: {fault}' for fault in findings.faults]
+    report.notes += [f'{path}: {note}' for note in findings.notes()]
+    nothing = coco_rules.nothing_to_learn(content, path, dataset.metainfo.get('classes') or ())
+    if content['images'] and nothing:
+        report.problems.append(nothing)
+    used = {item.get('image_id') for item in content['annotations']}
+    without = sum(item.get('id') not in used for item in content['images'])
+    if without:
+        report.notes.append(f'{without} of {len(content["images"])} images have no object')
+
+
+def _pictures(content: dict, folder: str) -> list[Picture]:
+    """What the audit looks at."""
+    by_id = {
+        item['id']: Picture(Path(folder, item['file_name']))
+        for item in content['images']
+        if isinstance(item.get('file_name'), str) and item.get('id') is not None
+    }
+    names = {item.get('id'): str(item.get('name')) for item in content['categories']}
+    for item in content['annotations']:
+        box = item.get('bbox')
+        if item.get('image_id') in by_id and isinstance(box, list) and len(box) == 4:
+            x, y, w, h = box
+            label = names.get(item.get('category_id'), '')
+            by_id[item['image_id']].objects.append(
+                Annotation(label, [x, y, x + w, y + h], crowd=bool(item.get('iscrowd')))
+            )
+    return list(by_id.values())
 
 
 def _check_categories(dataset: Any, content: dict, report: Report) -> None:
     path = dataset.ann_file
-    report.problems.extend(
-        f'{path}: {count} categories have the id {key}'
-        for key, count in Counter(category.get('id') for category in content['categories']).items()
-        if count > 1
-    )
     found = [str(category.get('name')) for category in content['categories']]
     wanted = list(dataset.metainfo['classes'])
     missing = [name for name in wanted if name not in found]
     others = [name for name in found if name not in wanted]
     if missing:
         report.problems.append(
-            f"{path}: the config's classes {_names(missing)} are not among its categories"
-            + (f'; it has {_names(others)} instead' if others else '')
+            f"{path}: the config's classes {some(missing)} are not among its categories"
+            + (f'; it has {some(others)} instead' if others else '')
         )
     elif [name for name in found if name in wanted] != wanted:
         report.problems.append(
-            f'{path}: its categories are {_names(found)} in this order, which is the order of the labels; '
-            f'the config says {_names(wanted)}'
+            f'{path}: its categories are {some(found)} in this order, which is the order of the labels; '
+            f'the config says {some(wanted)}'
         )
     if others and not missing:
-        report.notes.append(f'{path}: objects of {_names(others)} are left out, since the config has no such class')
+        report.notes.append(f'{path}: objects of {some(others)} are left out, since the config has no such class')
     used = {annotation.get('category_id') for annotation in content['annotations']}
     unused = [
         category.get('name')
@@ -203,149 +202,23 @@ def _check_categories(dataset: Any, content: dict, report: Report) -> None:
         if category.get('name') in wanted and category.get('id') not in used
     ]
     if unused:
-        report.notes.append(f'{path}: {len(unused)} of {len(wanted)} classes have no object: {_names(unused)}')
-
-
-def _check_coco_entries(dataset: Any, content: dict, report: Report) -> dict[Any, dict]:
-    """The image entries by id, the first where an id stands twice."""
-    path, folder = dataset.ann_file, roots(dataset)[0]
-    entries: dict[Any, dict] = {}
-    by_file: dict[Any, Any] = {}
-    for place, entry in enumerate(content['images']):
-        key, name = entry.get('id'), entry.get('file_name')
-        if key is None:
-            report.problems.append(f'{path}: entry {place} of images has no id')
-        elif key in entries:
-            report.problems.append(
-                f'{path}: the image id {key} stands twice, for {entries[key]["file_name"]} and {name}'
-            )
-        elif not isinstance(name, str) or not name:
-            report.problems.append(f'{path}: image {key} has no file_name')
-        else:
-            entries[key] = entry
-            if name in by_file:
-                report.problems.append(f'{path}: the images {by_file[name]} and {key} are the same file {name}')
-            elif escapes(osp.join(folder, name), folder):
-                report.refused.append(
-                    f'{path}: the file_name of image {key}, {name}, is outside of the image folder {folder}'
-                )
-                report.problems.append(report.refused[-1])
-            elif not all(isinstance(entry.get(side), int) and entry[side] > 0 for side in ('height', 'width')):
-                report.problems.append(f'{path}: image {key} ({name}) has no height and width in pixels')
-            by_file.setdefault(name, key)
-    if not entries:
-        report.problems.append(f'{path}: it holds no image')
-    return entries
-
-
-def _check_coco_objects(
-    content: dict, entries: dict[Any, dict], sizes: dict[Any, tuple[int, int]], with_mask: bool, report: Report
-) -> None:
-    """Check the annotations against the size of their image as read, else as the file says."""
-    categories = {category.get('id') for category in content['categories']}
-    all_images = {entry.get('id') for entry in content['images']}
-    ids: set[Any] = set()
-    with_objects: set[Any] = set()
-    for place, annotation in enumerate(content['annotations']):
-        key, image_id = annotation.get('id'), annotation.get('image_id')
-        entry = entries.get(image_id)
-        name = f'annotation {key if key is not None else f"at place {place}"}'
-        name += f' of {entry["file_name"]}' if entry else ''
-        if key in ids or key is None:
-            report.problems.append(f'{name}: {"its id stands twice" if key in ids else "it has no id"}')
-            continue
-        ids.add(key)
-        with_objects.add(image_id)
-        if image_id not in all_images:
-            report.problems.append(f'{name}: there is no image {image_id}')
-        elif entry is None:
-            continue  # the entry's own fault is said
-        elif annotation.get('category_id') not in categories:
-            report.problems.append(f'{name}: there is no category {annotation.get("category_id")}')
-        else:
-            size = sizes.get(image_id) or (entry.get('height'), entry.get('width'))
-            if not all(isinstance(side, int) and side > 0 for side in size):
-                continue
-            faults = list(_box_faults(annotation, *size))
-            if with_mask:
-                faults.extend(_mask_faults(annotation.get('segmentation'), *size))
-            if faults:
-                report.problems.append(f'{name}: {", ".join(faults)}')
-    without = sum(image_id not in with_objects for image_id in entries)
-    if without:
-        report.notes.append(f'{without} of {len(entries)} images have no object')
-
-
-def _box_faults(annotation: dict, height: int, width: int) -> Iterator[str]:
-    box = annotation.get('bbox')
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-        yield f'its box is not [x, y, width, height] in finite numbers: {box}'
-        return
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        yield f'its box is empty: {w:g} x {h:g} pixels'
-    elif w < 1 or h < 1:
-        yield f'its box is narrower than a pixel and would be left out: {w:g} x {h:g} pixels'
-    elif max(-x, -y, x + w - width, y + h - height) > _OUTSIDE_PIXELS:
-        yield f'its box [{x:g}, {y:g}, {w:g}, {h:g}] is outside of its image of {width} x {height} pixels'
-    if w > 0 and h > 0 and not (_is_number(annotation.get('area')) and annotation['area'] > 0):
-        yield f'its area is {annotation.get("area", "missing")}, so it would be left out'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _mask_faults(mask: Any, height: int, width: int) -> Iterator[str]:
-    from pycocotools import mask as coco_mask
-
-    if not mask:
-        yield 'it has no mask'
-    elif isinstance(mask, list):
-        polygons = [part for part in mask if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
-        if len(polygons) < len(mask):
-            yield 'its mask has a part that is not a polygon of three or more points'
-        elif not all(_is_number(value) for polygon in polygons for value in polygon):
-            yield 'its mask has a coordinate that is not a finite number'
-        elif not any(_polygon_area(polygon) for polygon in polygons):
-            yield 'its mask has no area'
-    elif isinstance(mask, dict) and list(mask.get('size', ())) != [height, width]:
-        yield f'its mask is run lengths of {mask.get("size")}, expected [{height}, {width}]'
-    elif isinstance(mask, dict) and isinstance(mask.get('counts'), (str, list)):
-        if isinstance(mask['counts'], list):
-            runs = mask['counts']
-            sound, area = sum(runs) == height * width and min(runs, default=-1) >= 0, sum(runs[1::2])
-        else:
-            # A broken string can decode to runs beyond the image, and decoding it to pixels would write there.
-            area = int(coco_mask.area({'size': [height, width], 'counts': mask['counts'].encode()}))
-            sound = area <= height * width
-        if not sound:
-            yield 'the run lengths of its mask do not fill its image'
-        elif not area:
-            yield 'its mask has no area'
-    else:
-        yield 'its mask is neither polygons nor run lengths'
-
-
-def _polygon_area(polygon: Sequence[float]) -> float:
-    x, y = np.asarray(polygon[0::2]), np.asarray(polygon[1::2])
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+        report.notes.append(f'{path}: {len(unused)} of {len(wanted)} classes have no object: {some(unused)}')
 
 
 # Label images ---------------------------------------------------------------------------------------------------------
 
 
-def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> None:
+def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> list[Picture]:
     image_folder, label_folder = roots(dataset)
     folders = [folder for folder in (image_folder, label_folder) if folder]
     gone = [folder for folder in folders if not fileio.isdir(folder)]
     if gone:
         report.problems.extend(f'{folder}: the folder does not exist' for folder in gone)
-        return
+        return []
     listed = bool(dataset.ann_file) and not osp.isdir(dataset.ann_file)
     if listed and not fileio.isfile(dataset.ann_file):
         report.problems.append(f'{dataset.ann_file}: the file is missing')
-        return
+        return []
     pairs = []
     for info in dataset.load_data_list():
         image, label = info['img_path'], info.get('seg_map_path')
@@ -359,9 +232,9 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> Non
         other = Counter(osp.splitext(name)[1] for name in fileio.list_dir_or_file(image_folder, list_dir=False))
         report.problems.append(
             f'{image_folder}: no image ends in {dataset.img_suffix} (img_suffix)'
-            + (f'; there are files ending in {_names(other)}' if other else '')
+            + (f'; there are files ending in {some(other)}' if other else '')
         )
-        return
+        return []
     if label_folder and not listed:
         known = {osp.normpath(label) for _, label in pairs}
         for name in sorted(fileio.list_dir_or_file(label_folder, False, True, dataset.seg_map_suffix, recursive=True)):
@@ -384,7 +257,8 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> Non
     values_of_classes = enumerate(names, int(dataset.reduce_zero_label))
     absent = [name for value, name in values_of_classes if value < len(seen) and not seen[value]]
     if absent:
-        report.notes.append(f'{label_folder}: {len(absent)} of {classes} classes have no pixel: {_names(absent)}')
+        report.notes.append(f'{label_folder}: {len(absent)} of {classes} classes have no pixel: {some(absent)}')
+    return [Picture(Path(image)) for image, _ in pairs]
 
 
 def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tuple[str | None, np.ndarray]:
@@ -413,7 +287,7 @@ def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tu
         meaning = '0 for no class, then 1' if dataset.reduce_zero_label else '0'
         top = classes - 1 + dataset.reduce_zero_label
         return (
-            f'{label}: it holds the values {_names(wrong)}; expected {meaning} to {top}, or {dataset.ignore_index} for '
+            f'{label}: it holds the values {some(wrong)}; expected {meaning} to {top}, or {dataset.ignore_index} for '
             'pixels to ignore',
             values,
         )
@@ -423,12 +297,12 @@ def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tu
 # Folders and lists of classes -----------------------------------------------------------------------------------------
 
 
-def _check_classification(dataset: Any, progress: Progress, report: Report) -> list[str] | None:
-    """Check the images, and give the names of the folders where these are the classes."""
+def _check_classification(dataset: Any, progress: Progress, report: Report) -> tuple[list[Picture], list[str] | None]:
+    """Check the images; give them, and the names of the folders where these are the classes."""
     folder = roots(dataset)[0]
     if not fileio.isdir(folder):
         report.problems.append(f'{folder}: the folder does not exist')
-        return None
+        return [], None
     folders = None
     if dataset.ann_file:
         paths = _listed_images(dataset, folder, report)
@@ -439,7 +313,7 @@ def _check_classification(dataset: Any, progress: Progress, report: Report) -> l
     for path, image in _in_threads(lambda path: _read_image(path, None), paths, progress, 'images'):
         if image.fault:
             report.problems.append(f'{path}: {image.fault}')
-    return folders
+    return [Picture(Path(path)) for path in paths], folders
 
 
 def _listed_images(dataset: Any, folder: str, report: Report) -> list[str]:
@@ -484,9 +358,9 @@ def _foldered_images(dataset: Any, folder: str, folders: list[str], report: Repo
         more = [name for name in folders if named and name not in wanted]
         report.problems.append(
             f"{folder}: its {len(folders)} folders are not the config's {len(wanted)} classes"
-            + (f'; there is no folder {_names(missing)}' if missing else '')
-            + (f'; there is no class {_names(more)}' if more else '')
-            + ('' if missing or more or not named else f'; the classes have to be in the order {_names(folders)}')
+            + (f'; there is no folder {some(missing)}' if missing else '')
+            + (f'; there is no class {some(more)}' if more else '')
+            + ('' if missing or more or not named else f'; the classes have to be in the order {some(folders)}')
         )
     for name in sorted(fileio.list_dir_or_file(folder, list_dir=False)):
         if _looks_like_image(name):
@@ -500,7 +374,7 @@ def _foldered_images(dataset: Any, folder: str, folders: list[str], report: Repo
             endings = ', '.join(sorted({osp.splitext(file)[1] for file in unread}))
             report.problems.append(
                 f'{osp.join(folder, name)}: {len(unread)} images would not be read, for their endings {endings}: '
-                f'{_names(unread)}'
+                f'{some(unread)}'
             )
         elif not found:
             report.problems.append(f'{osp.join(folder, name)}: the class has no image')
@@ -563,6 +437,7 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
     report = Report()
     checked: dict[str, str] = {}
     folders: dict[str, list[str]] = {}
+    samples: dict[str, list[Picture]] = {}
     for split in splits:
         for entry in leaf_datasets(cfg, split):
             dataset = _open(entry.cfg, split, report)
@@ -574,7 +449,9 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
                 continue
             checked[data] = split
             part = Report()
-            found = _check_one(dataset, entry.cfg, progress, part)
+            pictures, found = _check_one(dataset, entry.cfg, progress, part)
+            if is_local(dataset):
+                samples.setdefault(split, []).extend(pictures)
             if found and not dataset.metainfo.get('classes'):
                 folders[split] = found
             report.images += part.images
@@ -588,8 +465,10 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
         first = next(iter(folders))
         if folders[split] != folders[first]:
             report.problems.append(
-                f'{split}: its class folders are {_names(folders[split])}, those of {first} {_names(folders[first])}'
+                f'{split}: its class folders are {some(folders[split])}, those of {first} {some(folders[first])}'
             )
+    paths = {picture.path for pictures in samples.values() for picture in pictures}
+    audit(samples, dict(probe_all(sorted(paths))), (), report)
     return report
 
 
@@ -602,16 +481,16 @@ def _open(cfg: dict, split: str, report: Report) -> Any:
         return None
 
 
-def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> list[str] | None:
+def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> tuple[list[Picture], list[str] | None]:
+    """The pictures, and the names of their folders where these are the classes."""
     if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
-        _check_coco(dataset, _loads_masks(cfg.get('pipeline') or ()), progress, report)
-    elif is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
-        _check_segmentation(dataset, progress, report)
-    elif is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
+        return _check_coco(dataset, _loads_masks(cfg.get('pipeline') or ()), progress, report), None
+    if is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
+        return _check_segmentation(dataset, progress, report), None
+    if is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
         return _check_classification(dataset, progress, report)
-    else:
-        _check_other(dataset, progress, report)
-    return None
+    _check_other(dataset, progress, report)
+    return [], None
 
 
 def _loads_masks(value: Any) -> bool:

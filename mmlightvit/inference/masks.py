@@ -78,11 +78,11 @@ class Masks:
 
     def areas(self) -> NDArray[np.int64]:
         """Pixels of each object, (n,)."""
-        return np.array([_runs(text)[1::2].sum() for text in self.counts], np.int64)
+        return np.array([runs(text)[1::2].sum() for text in self.counts], np.int64)
 
     def window(self, index: int) -> tuple[NDArray[np.bool_], int, int]:
         """The smallest rectangle that holds the mask of an object, its top and its left; (0, 0) large where none is."""
-        ends = np.cumsum(_runs(self.counts[index]))
+        ends = np.cumsum(runs(self.counts[index]))
         starts, ends = ends[0 : len(ends) // 2 * 2 : 2], ends[1::2]
         if not len(starts):
             return np.zeros((0, 0), bool), 0, 0
@@ -149,7 +149,7 @@ def encode(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: tupl
 
 def decode(text: str, height: int, width: int) -> NDArray[np.bool_]:
     """The mask (height, width) of a code."""
-    counts = _runs(text)
+    counts = runs(text)
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
@@ -168,7 +168,8 @@ def _compress(counts: NDArray[np.int64]) -> str:
     return (codes[codes >= 0] + 48).astype(np.uint8).tobytes().decode('ascii')
 
 
-def _runs(text: str) -> NDArray[np.int64]:
+def runs(text: str) -> NDArray[np.int64]:
+    """The lengths of the runs of a code, nothing first."""
     codes = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
     last = codes & 32 == 0
     value = np.r_[0, np.cumsum(last)[:-1]]  # which value each group is of

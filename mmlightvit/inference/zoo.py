@@ -117,8 +117,8 @@ def _entry(model: dict[str, Any]) -> Entry:
 def _task_by_name(name: str) -> str:
     """The task of a model without published results: its config is named after its head."""
     heads = {
-        'instance': ('mask_rcnn', 'own_data_detection'),
-        'detection': ('retinanet',),
+        'instance': ('mask_rcnn', 'own_data_instance'),
+        'detection': ('retinanet', 'own_data_detection'),
         'segmentation': ('fpn', 'upernet', 'own_data_segmentation'),
     }
     return next((task for task, words in heads.items() if any(word in name for word in words)), 'classification')

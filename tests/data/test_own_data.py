@@ -1,19 +1,26 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The examples for one's own data, run as docs/own_data.md says: copy, name, check, train, test."""
+"""One's own data, as docs/own_data.md says: import, check, show, train, test."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import planted
 import pytest
+from imports import imported
 from mmengine.config import Config
 from mmengine.utils import ManagerMixin
+from PIL import Image
 
-from mmlightvit.cli import test, train
+from mmlightvit.cli import main, test, train
+from mmlightvit.config_paths import install
 from mmlightvit.data.check import check_config
+from mmlightvit.data.folder import DatasetFolder
+from mmlightvit.inference.draw import colour_of
 from mmlightvit.toolboxes import import_toolbox
 
 COMMON = [
@@ -25,24 +32,24 @@ COMMON = [
     'randomness.seed=0',
 ]
 UNTHREADED = [f'{split}_dataloader.persistent_workers=False' for split in ('train', 'val', 'test')]
-#: Name, labels of the small data set, settings that make it a matter of seconds, and the metric.
+_SMALL_IMAGES = [
+    *UNTHREADED,
+    'train_cfg.max_epochs=1',
+    'train_dataloader.dataset.pipeline.2.scale=(96,72)',
+    'val_dataloader.dataset.pipeline.1.scale=(96,72)',
+    'test_dataloader.dataset.pipeline.1.scale=(96,72)',
+]
+#: Toolbox, settings that make it a matter of seconds, and the metric.
 TASKS = {
-    'classification': (['bar', 'disk'], ['train_cfg.max_epochs=1'], 'accuracy/top1'),
-    'detection': (
-        list(planted.CLASSES),
-        [
-            *UNTHREADED,
-            'train_cfg.max_epochs=1',
-            'train_dataloader.dataset.pipeline.2.scale=(96,72)',
-            'val_dataloader.dataset.pipeline.1.scale=(96,72)',
-            'test_dataloader.dataset.pipeline.1.scale=(96,72)',
-            'model.train_cfg.rpn_proposal.max_per_img=50',
-            'model.test_cfg.rpn.max_per_img=20',
-        ],
-        'coco/bbox_mAP',
+    'classification': ('mmpretrain', ['train_cfg.max_epochs=1'], 'accuracy/top1'),
+    'detection': ('mmdet', _SMALL_IMAGES, 'coco/bbox_mAP'),
+    'instance': (
+        'mmdet',
+        [*_SMALL_IMAGES, 'model.train_cfg.rpn_proposal.max_per_img=50', 'model.test_cfg.rpn.max_per_img=20'],
+        'coco/segm_mAP',
     ),
     'segmentation': (
-        ['background', *planted.CLASSES],
+        'mmseg',
         [
             *UNTHREADED,
             'train_cfg.max_iters=2',
@@ -75,52 +82,39 @@ def forget() -> None:
         kind._instance_dict.clear()
 
 
-def own_config(repo: Path, folder: Path, task: str) -> Path:
-    """The example as a user edits it: names, and the folder of the data."""
-    example = repo / 'configs' / 'own_data' / f'{task}.py'
-    lines = example.read_text().splitlines()
-    edits = {
-        '_base_ = ': lambda line: line.replace("'../", f"'{repo}/configs/"),
-        'classes = ': lambda line: f'classes = {TASKS[task][0]!r}',
-        'data_root = ': lambda line: f"data_root = '{folder}/data/'",
-    }
-    for start, change in edits.items():
-        places = [place for place, line in enumerate(lines) if line.startswith(start)]
-        assert len(places) == 1, start  # stated once
-        lines[places[0]] = change(lines[places[0]])
-    path = folder / f'own_{task}.py'
-    path.write_text('\n'.join(lines))
-    return path
-
-
-def write_data(folder: Path, task: str) -> None:
+def prepared(folder: Path, task: str) -> DatasetFolder:
+    """A small set of the task in the form of other tools, imported."""
+    source = folder / 'data'
     if task == 'classification':
-        planted.write_folders(folder, images=2)
+        planted.write_folders(source, images=2)
     elif task == 'segmentation':
-        planted.write_labelled(folder, images=2)
+        planted.write_labelled(source, images=2)
     else:
-        planted.write_coco(folder, images=2)
-        planted.write_coco(folder, images=2, split='val')
+        planted.write_coco(source, images=2)
+        planted.write_coco(source, images=2, split='val')
+    names = ','.join(['background', *planted.CLASSES]) if task == 'segmentation' else None
+    return imported(source, folder / 'pets', classes=names, task=task).folder
 
 
 @pytest.mark.filterwarnings('ignore:The draw is False:UserWarning')  # mmseg's hook, when nothing is to be drawn
 @pytest.mark.parametrize('task', TASKS)
-def test_an_example_trains_and_tests(repo: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepared_folder_trains_and_tests(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # MMEngine formats the config for each of its dumps, which takes longer than the training here.
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
-    toolbox = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg'}[task]
+    toolbox, options, metric = TASKS[task]
     pytest.importorskip(toolbox)
-    classes, options, metric = TASKS[task]
-    write_data(tmp_path / 'data', task)
-    config = own_config(repo, tmp_path, task)
+    folder = prepared(tmp_path, task)
+    config = str(folder.config)
 
     import_toolbox(toolbox)
+    install()
     assert check_config(Config.fromfile(config)).problems == []
 
     work_dir = tmp_path / 'run'
-    common = [str(config), '--work-dir', str(work_dir), '--cfg-options', *COMMON, *options]
+    common = [config, '--work-dir', str(work_dir), '--cfg-options', *COMMON, *options]
     runner = train.train(train.parser().parse_args(common))
-    assert list(runner.train_dataloader.dataset.metainfo['classes']) == classes
+    assert tuple(runner.train_dataloader.dataset.metainfo['classes']) == folder.classes
+    assert len(runner.train_dataloader.dataset) == len(folder.pictures('train'))
     checkpoints = sorted(work_dir.glob('*_[12].pth'))
     assert checkpoints
     forget()
@@ -129,18 +123,35 @@ def test_an_example_trains_and_tests(repo: Path, tmp_path: Path, task: str, monk
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_the_number_of_classes_follows_their_names(repo: Path, tmp_path: Path, task: str) -> None:
-    config = own_config(repo, tmp_path, task)
-    names = ['one', 'two', 'three', 'four', 'five']
-    text = config.read_text().replace(f'classes = {TASKS[task][0]!r}', f'classes = {names!r}')
-    config.write_text(text)
-    cfg = Config.fromfile(config)
+def test_names_number_and_files_are_those_of_the_data(tmp_path: Path, task: str) -> None:
+    pytest.importorskip(TASKS[task][0])
+    folder = prepared(tmp_path, task)
+    info = json.loads((folder.path / 'dataset.json').read_text())
+    names = ['five', 'four', 'three', 'two', 'one']
+    (folder.path / 'dataset.json').write_text(json.dumps({**info, 'classes': names}))
+    (tmp_path / 'pets').rename(tmp_path / 'moved')  # the folder may move; the pictures lie where they lay
+    install()
+    cfg = Config.fromfile(tmp_path / 'moved' / 'config.py')
     heads = {
         'classification': lambda: [cfg.model.head, cfg.data_preprocessor],
-        'detection': lambda: [cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head],
+        'detection': lambda: [cfg.model.bbox_head],
+        'instance': lambda: [cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head],
         'segmentation': lambda: [cfg.model.decode_head],
     }[task]()
     assert [head.num_classes for head in heads] == [5] * len(heads)
-    for split in ('train', 'val', 'test'):
+    for split, file in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{split}_dataloader'].dataset
         assert list(dataset.get('classes') or dataset.metainfo.classes) == names
+        assert dataset.ann_file == str(tmp_path / 'moved' / info['splits'][file]['file'])
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_samples_are_shown_as_the_pipeline_gives_them(tmp_path: Path, task: str) -> None:
+    pytest.importorskip(TASKS[task][0])
+    folder = prepared(tmp_path, task)
+    for augmented in ([], ['--augmented']):
+        out = tmp_path / f'sheet{len(augmented)}.png'
+        assert main(['data', 'show', str(folder.config), '--count', '2', '--out', str(out), *augmented]) == 0
+        pixels = np.asarray(Image.open(out)).reshape(-1, 3).astype(int)
+        drawn = [(abs(pixels - colour_of(place)).max(axis=1) < 10).sum() for place in range(len(folder.classes))]
+        assert sum(number > 25 for number in drawn) >= (1 if task == 'classification' else 2)

@@ -1,0 +1,234 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""A prepared folder: what `mmlightvit data import` writes, and training, validation and reports read.
+
+::
+
+    dataset.json                         task, classes, splits, where the pictures are, where it came from
+    annotations/{train,val,test}.json    detection, instance: COCO files
+    {train,val,test}.txt                 classification: `path label`; segmentation: `path`, with labels/PATH.png
+    lost.csv                             what was not taken: file, line, what, reason
+    config.py                            runs with tools/train.py as it is
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmlightvit.data import coco_rules
+from mmlightvit.data.labels import SPLITS, Annotation, Picture
+from mmlightvit.data.source import read_text
+from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.errors import UserError
+
+FORMAT = 'mmlightvit-dataset/1'
+_COCO_TASKS = ('detection', 'instance')
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A prepared folder.
+
+    Attributes:
+        path: Absolute.
+        task: ``classification``, ``detection``, ``instance`` or ``segmentation``.
+        classes: Names; a class is its place among them, in COCO files its place + 1.
+        images: Folder that the paths of pictures begin at, absolute.
+        splits: Annotation file of each split, absolute.
+        info: The content of ``dataset.json``.
+    """
+
+    path: Path
+    task: str
+    classes: tuple[str, ...]
+    images: Path
+    splits: dict[str, Path]
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> DatasetFolder:
+        """Read ``dataset.json``.
+
+        Raises:
+            UserError: It is missing or not ours, or a file that it names is missing.
+        """
+        folder = Path(folder).expanduser().absolute()
+        file = folder / 'dataset.json'
+        if not file.is_file():
+            raise UserError(
+                f'{folder} is no prepared folder: it has no dataset.json; make one with mmlightvit data import'
+            )
+        try:
+            info = json.loads(read_text(file))
+            if info['format'] != FORMAT:
+                raise UserError(f'{file}: its format is {info["format"]!r}, expected {FORMAT!r}')
+            found = cls(
+                folder,
+                info['task'],
+                tuple(info['classes']),
+                folder / info['images'],
+                {split: folder / item['file'] for split, item in info['splits'].items()},
+                info,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f'{file}: it is no dataset.json of mmlightvit data import: {error!r}') from None
+        for split, path in found.splits.items():
+            if not path.is_file():
+                raise UserError(f'{path}, the {split} labels of {folder}, is missing')
+        return found
+
+    @property
+    def config(self) -> Path:
+        """The config that trains on this folder."""
+        return self.path / 'config.py'
+
+    def file_of(self, split: str) -> Path:
+        """The annotation file of a split.
+
+        Raises:
+            UserError: There is no such split.
+        """
+        if split not in self.splits:
+            raise UserError(f'{self.path} has no split {split!r}; it has {", ".join(self.splits)}')
+        return self.splits[split]
+
+    def fold(self, number: int) -> DatasetFolder:
+        """This folder with train and val of a fold, counted from 1.
+
+        Raises:
+            UserError: There is no such fold.
+        """
+        count = self.info.get('folds', 0)
+        if not 1 <= number <= count:
+            raise UserError(f'{self.path} has no fold {number}; it has {count}: mmlightvit data split DIR --folds K')
+        files = {split: self.path / annotation_name(self.task, f'fold{number}_{split}') for split in ('train', 'val')}
+        return DatasetFolder(self.path, self.task, self.classes, self.images, {**self.splits, **files}, self.info)
+
+    def label_map(self, name: str) -> Path:
+        """The label map of a picture that is called ``name`` in the list of a split."""
+        return self.path / 'labels' / f'{name}.png'
+
+    def pictures(self, split: str) -> list[Picture]:
+        """The pictures of a split with their labels."""
+        file = self.file_of(split)
+        if self.task in _COCO_TASKS:
+            return list(self._from_coco(file, split))
+        out = []
+        for line in read_text(file).splitlines():
+            name, label = line.rsplit(' ', 1) if self.task == 'classification' else (line, None)
+            picture = Picture(self.images / name, split=split, source=str(file))
+            picture.label = self.classes[int(label)] if label is not None else None
+            picture.label_map = self.label_map(name) if self.task == 'segmentation' else None
+            out.append(picture)
+        return out
+
+    def _from_coco(self, file: Path, split: str) -> Iterable[Picture]:
+        content = coco_rules.parse(file.read_bytes())
+        by_id = {}
+        for item in content['images']:
+            size = item['height'], item['width']
+            by_id[item['id']] = Picture(self.images / item['file_name'], size, split, source=str(file))
+        for item in content['annotations']:
+            x, y, w, h = item['bbox']
+            mask = item.get('segmentation')
+            by_id[item['image_id']].objects.append(
+                Annotation(
+                    self.classes[item['category_id'] - 1],
+                    [x, y, x + w, y + h],
+                    mask if isinstance(mask, list) else [],
+                    mask if isinstance(mask, dict) else None,
+                    crowd=bool(item['iscrowd']),
+                    area=item['area'],
+                    score=item.get('score'),
+                )
+            )
+        return by_id.values()
+
+
+def annotation_name(task: str, split: str) -> str:
+    """The annotation file of a split, below the prepared folder."""
+    return f'annotations/{split}.json' if task in _COCO_TASKS else f'{split}.txt'
+
+
+def write_splits(folder: Path, task: str, classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> dict:
+    """Write the annotation file of each split; what ``dataset.json`` says of them.
+
+    Args:
+        folder: The prepared folder.
+        task, classes: Of the set.
+        root: Folder that the pictures lie in, at any depth.
+        pictures: Each with its split.
+    """
+    out = {}
+    for split in SPLITS:
+        chosen = [picture for picture in pictures if picture.split == split]
+        if chosen:
+            name = annotation_name(task, split)
+            write_annotations(folder / name, task, classes, root, chosen)
+            counts = {'pictures': len(chosen)}
+            if task in _COCO_TASKS:
+                counts['objects'] = sum(len(picture.objects) for picture in chosen)
+            out[split] = {'file': name, **counts}
+    return out
+
+
+def write_annotations(path: Path, task: str, classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> None:
+    """Write the annotation file of some pictures."""
+    path.parent.mkdir(exist_ok=True)
+    if task in _COCO_TASKS:
+        text = coco_text(coco_content(classes, root, pictures))
+    else:
+        lines = [picture.path.relative_to(root).as_posix() for picture in pictures]
+        if task == 'classification':
+            lines = [f'{name} {classes.index(picture.label)}' for name, picture in zip(lines, pictures)]
+        text = ''.join(f'{line}\n' for line in lines)
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def coco_content(classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """A COCO file: ids from 1, categories in the order of the classes."""
+    place = {name: number for number, name in enumerate(classes, 1)}
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for image_id, picture in enumerate(pictures, 1):
+        height, width = picture.size or (0, 0)
+        name = picture.path.relative_to(root).as_posix()
+        images.append({'id': image_id, 'file_name': name, 'height': height, 'width': width})
+        for item in picture.objects:
+            x1, y1, x2, y2 = item.box or (0, 0, 0, 0)
+            entry = {
+                'id': len(annotations) + 1,
+                'image_id': image_id,
+                'category_id': place[item.label],
+                'bbox': [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)],
+                'area': item.area,
+                'iscrowd': int(item.crowd),
+            }
+            if item.score is not None:
+                entry['score'] = item.score
+            if item.has_mask:
+                entry['segmentation'] = item.mask or item.polygons
+            annotations.append(entry)
+    categories = [{'id': number, 'name': name} for name, number in place.items()]
+    return {'images': images, 'annotations': annotations, 'categories': categories}
+
+
+def coco_text(content: dict[str, Any]) -> str:
+    """The text of a COCO file, the same for the same content."""
+    return json.dumps(content, ensure_ascii=False)
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write ``dataset.json`` with the SHA-256 of every other file of the folder that is ours."""
+    files = sorted(path for path in folder.rglob('*') if path.is_file() and path != folder / 'dataset.json')
+    own = [path for path in files if path.relative_to(folder).parts[0] != 'images']
+    digests = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in own}
+    text = json.dumps({**info, 'files': digests}, indent=1, ensure_ascii=False) + '\n'
+    atomic_write(folder / 'dataset.json', lambda file: file.write(text.encode()))
