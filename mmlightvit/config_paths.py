@@ -33,13 +33,13 @@ def install() -> None:
     Raises:
         UnknownVersion: mmengine is not of a version that this was written for.
     """
-    from mmengine.config import Config, utils
+    from mmengine.config import utils
 
     utils.MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
     if not _is_distribution('mmsegmentation'):
         utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
-    patch(Config, '_get_cfg_path', _with_our_folder, '(cfg_path, filename)')
-    patch(utils, '_get_package_and_cfg_path', _with_our_name, '(cfg_path)')
+    patch('mmengine.config:Config', '_get_cfg_path', _with_our_folder, '(cfg_path, filename)')
+    patch('mmengine.config.utils', '_get_package_and_cfg_path', _with_our_name, '(cfg_path)')
     hub = sys.modules.get('mmengine.hub.hub')
     if hub is not None:  # It has taken the function by name; imported later, it takes ours.
         hub._get_package_and_cfg_path = utils._get_package_and_cfg_path  # type: ignore[attr-defined]

@@ -34,14 +34,11 @@ def install() -> None:
     """
     safe_loading.install()
     # mmengine's other functions find this one in their module when they are called, whoever imported them before.
-    patch(_checkpoint, 'load_state_dict', _strict_load, '(module, state_dict, strict=False, logger=None)')
-    patch(PretrainedInit, '__call__', _reported_start, '(self, module)')
-    patch(
-        Runner,
-        'load_checkpoint',
-        _reported_load,
-        "(self, filename, map_location='cpu', strict=False, revise_keys=[('^module.', '')])",
-    )
+    checkpoint = 'mmengine.runner.checkpoint'
+    patch(checkpoint, 'load_state_dict', _strict_load, '(module, state_dict, strict=False, logger=None)')
+    patch('mmengine.model.weight_init:PretrainedInit', '__call__', _reported_start, '(self, module)')
+    revised = "(self, filename, map_location='cpu', strict=False, revise_keys=[('^module.', '')])"
+    patch('mmengine.runner:Runner', 'load_checkpoint', _reported_load, revised)
 
 
 def _strict_load(stock: Callable) -> Callable:

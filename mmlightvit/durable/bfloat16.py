@@ -12,24 +12,13 @@ float16 and float32 pass through unchanged. Nothing is installed on import.
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from mmlightvit.durable.patching import SUPPORTED, UnknownVersion, patch
-
-
-class _Target(NamedTuple):
-    """A class whose ``forward`` is replaced, in packages that have been imported."""
-
-    package: str
-    module: str
-    name: str
-    wrap: Callable[[Callable], Callable]
-    signature: str
+from mmlightvit.durable.patching import patch
 
 
 def install() -> None:
@@ -38,20 +27,9 @@ def install() -> None:
     Raises:
         UnknownVersion: mmcv or mmdet is not of a version that this was written for.
     """
-    for target in _TARGETS:
-        if target.package not in sys.modules:
-            continue
-        try:
-            module = importlib.import_module(target.module)
-            owner = getattr(module, target.name)
-        except (ImportError, AttributeError) as error:
-            package = target.package.partition('.')[0]
-            version = getattr(sys.modules[package], '__version__', 'of an unknown version')
-            raise UnknownVersion(
-                f'{package} {version} is not supported in bfloat16: it has no {target.module}.{target.name}; install '
-                f'{package}{SUPPORTED[package]}, or train in float32'
-            ) from error
-        patch(owner, 'forward', target.wrap, target.signature)
+    for package, owner, wrap, signature in _FORWARDS:
+        if package in sys.modules:
+            patch(owner, 'forward', wrap, signature)
 
 
 def to_float32(value: Any) -> Any:
@@ -87,26 +65,17 @@ def _with_float32_outputs(forward: Callable) -> Callable:
     return wrapped
 
 
+_NMS = '(ctx, bboxes, scores, iou_threshold, offset, score_threshold, max_num)'
+_SOFT_NMS = '(ctx, boxes, scores, iou_threshold, sigma, min_score, method, offset)'
 _FOCAL_LOSS = "(ctx, input, target, gamma=2.0, alpha=0.25, weight=None, reduction='mean')"
 _ROIS = '(self, feats, rois, roi_scale_factor=None)'
-_TARGETS = (
-    _Target(
-        'mmcv.ops',
-        'mmcv.ops.nms',
-        'NMSop',
-        _with_float32_inputs,
-        '(ctx, bboxes, scores, iou_threshold, offset, score_threshold, max_num)',
-    ),
-    _Target(
-        'mmcv.ops',
-        'mmcv.ops.nms',
-        'SoftNMSop',
-        _with_float32_inputs,
-        '(ctx, boxes, scores, iou_threshold, sigma, min_score, method, offset)',
-    ),
-    _Target('mmcv.ops', 'mmcv.ops.focal_loss', 'SigmoidFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
-    _Target('mmcv.ops', 'mmcv.ops.focal_loss', 'SoftmaxFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
-    _Target('mmdet.models', 'mmdet.models.roi_heads.roi_extractors', 'SingleRoIExtractor', _through_float32, _ROIS),
-    _Target('mmdet.models', 'mmdet.models.roi_heads.roi_extractors', 'GenericRoIExtractor', _through_float32, _ROIS),
-    _Target('mmdet.models', 'mmdet.models.dense_heads', 'AnchorHead', _with_float32_outputs, '(self, x)'),
+#: Package that has to be in use, class, and what becomes of its ``forward`` of this signature.
+_FORWARDS = (
+    ('mmcv.ops', 'mmcv.ops.nms:NMSop', _with_float32_inputs, _NMS),
+    ('mmcv.ops', 'mmcv.ops.nms:SoftNMSop', _with_float32_inputs, _SOFT_NMS),
+    ('mmcv.ops', 'mmcv.ops.focal_loss:SigmoidFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
+    ('mmcv.ops', 'mmcv.ops.focal_loss:SoftmaxFocalLossFunction', _with_float32_inputs, _FOCAL_LOSS),
+    ('mmdet.models', 'mmdet.models.roi_heads.roi_extractors:SingleRoIExtractor', _through_float32, _ROIS),
+    ('mmdet.models', 'mmdet.models.roi_heads.roi_extractors:GenericRoIExtractor', _through_float32, _ROIS),
+    ('mmdet.models', 'mmdet.models.dense_heads:AnchorHead', _with_float32_outputs, '(self, x)'),
 )

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from mmlightvit.errors import UserError
 
@@ -21,16 +21,15 @@ class UnknownVersion(UserError):
 
 def signature_of(function: Callable) -> str:
     """Names and defaults of a function's parameters, without types."""
-    signature = inspect.signature(function)
-    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
-    return str(inspect.Signature(parameters))
+    parameters = inspect.signature(function).parameters.values()
+    return str(inspect.Signature([parameter.replace(annotation=parameter.empty) for parameter in parameters]))
 
 
-def patch(owner: Any, name: str, wrap: Callable[[Callable], Callable], signature: str) -> None:
+def patch(owner: str, name: str, wrap: Callable[[Callable], Callable], signature: str) -> None:
     """Put ``wrap(original)`` in the place of a function. Calling it again changes nothing.
 
     Args:
-        owner: The module or class that has the function.
+        owner: The module that has the function, or ``'module:class'``.
         name: The function's name there.
         wrap: Takes the original and gives the replacement.
         signature: The original's, as :func:`signature_of` gives it.
@@ -38,19 +37,23 @@ def patch(owner: Any, name: str, wrap: Callable[[Callable], Callable], signature
     Raises:
         UnknownVersion: There is no such function, or it has another signature.
     """
-    original = getattr(owner, name, None)
-    if hasattr(original, _ORIGINAL):
-        return
-    found = signature_of(original) if callable(original) else 'not there'
-    if original is None or found != signature:
-        place = f'{getattr(owner, "__module__", None) or ""}.{owner.__name__}'.lstrip('.')
-        package = place.partition('.')[0]
+    package = owner.partition(':')[0].partition('.')[0]
+    try:
+        found = pkgutil.resolve_name(owner)
+        original = getattr(found, name)
+    except (ImportError, AttributeError):
+        seen = 'not there'
+    else:
+        if hasattr(original, _ORIGINAL):
+            return
+        seen = signature_of(original)
+    if seen != signature:
         version = getattr(sys.modules.get(package), '__version__', 'of an unknown version')
         raise UnknownVersion(
-            f'{package} {version} is not supported: {place}.{name} is {found}, expected {signature}; '
+            f'{package} {version} is not supported: {owner.replace(":", ".")}.{name} is {seen}, expected {signature}; '
             f'install {package}{SUPPORTED.get(package, "")}'
         )
     replacement = wrap(original)
     setattr(replacement, _ORIGINAL, original)
-    is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
-    setattr(owner, name, staticmethod(replacement) if is_static else replacement)
+    is_static = isinstance(inspect.getattr_static(found, name), staticmethod)
+    setattr(found, name, staticmethod(replacement) if is_static else replacement)

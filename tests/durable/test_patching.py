@@ -24,7 +24,6 @@ def package(monkeypatch):
         def find(name):
             return f'original {name}'
 
-    Config.__module__ = 'somepackage.config'
     module.load, module.Config = load, Config
     monkeypatch.setitem(__import__('sys').modules, 'somepackage', module)
     return module
@@ -36,24 +35,26 @@ def _louder(original):
 
 def test_a_function_is_replaced_once(package):
     for _ in range(2):
-        patch(package, 'load', _louder, '(name, strict=False)')
+        patch('somepackage', 'load', _louder, '(name, strict=False)')
     assert package.load('a', strict=True) == ('louder', ('original', 'a', True))
 
 
 def test_a_static_method_stays_one(package):
-    patch(package.Config, 'find', _louder, '(name)')
+    patch('somepackage:Config', 'find', _louder, '(name)')
     assert package.Config().find('a') == package.Config.find('a') == ('louder', 'original a')
 
 
 def test_another_signature_is_refused_with_the_version(package):
     stock = package.load
     with pytest.raises(UnknownVersion, match=r'somepackage 9\.1 .*load is \(name, strict=False\), expected \(name\)'):
-        patch(package, 'load', _louder, '(name)')
+        patch('somepackage', 'load', _louder, '(name)')
     with pytest.raises(UnknownVersion, match=r'strict=True'):
-        patch(package, 'load', _louder, '(name, strict=True)')
+        patch('somepackage', 'load', _louder, '(name, strict=True)')
     assert package.load is stock
 
 
 def test_a_function_that_has_gone_is_refused(package):
-    with pytest.raises(UnknownVersion, match=r'somepackage\.config\.Config\.absent is not there'):
-        patch(package.Config, 'absent', _louder, '()')
+    with pytest.raises(UnknownVersion, match=r'somepackage\.Config\.absent is not there'):
+        patch('somepackage:Config', 'absent', _louder, '()')
+    with pytest.raises(UnknownVersion, match=r'somepackage 9\.1 .*somepackage\.Gone\.find is not there'):
+        patch('somepackage:Gone', 'find', _louder, '(name)')

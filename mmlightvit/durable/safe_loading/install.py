@@ -11,8 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import mmengine.infer.infer as _infer
-import mmengine.runner.checkpoint as _checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmlightvit.durable.patching import patch
 from mmlightvit.durable.safe_loading.read import read_checkpoint
@@ -26,11 +25,10 @@ def install() -> None:
     Raises:
         UnknownVersion: mmengine is not of a version that this was written for.
     """
-    loader = _checkpoint.CheckpointLoader
-    for scheme, present in list(loader._schemes.items()):
+    for scheme, present in list(CheckpointLoader._schemes.items()):
         if present is not load_from_restricted:
-            loader.register_scheme(scheme, loader=load_from_restricted, force=True)
-    patch(_infer, '_load_checkpoint', _without_config, '(filename, map_location=None, logger=None)')
+            CheckpointLoader.register_scheme(scheme, loader=load_from_restricted, force=True)
+    patch('mmengine.infer.infer', '_load_checkpoint', _without_config, '(filename, map_location=None, logger=None)')
 
 
 def load_from_restricted(filename: str, map_location: Any = None) -> dict[str, Any]:
