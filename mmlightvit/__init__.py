@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from mmlightvit.version import __version__
 
 if TYPE_CHECKING:
+    from mmlightvit.checkpoint.zoo import list_models
     from mmlightvit.inference.model import load_model
     from mmlightvit.inference.result import Result
-    from mmlightvit.inference.zoo import list_models
 
 __all__ = ['Result', '__version__', 'list_models', 'load_model']
 
 _LATER = {
     'load_model': 'mmlightvit.inference.model',
-    'list_models': 'mmlightvit.inference.zoo',
+    'list_models': 'mmlightvit.checkpoint.zoo',
     'Result': 'mmlightvit.inference.result',
 }
 

@@ -8,9 +8,9 @@ import json
 import shutil
 from pathlib import Path
 
+from mmlightvit.checkpoint import zoo
 from mmlightvit.cli.arguments import Parser
 from mmlightvit.errors import UserError
-from mmlightvit.inference import zoo
 
 
 def parser() -> argparse.ArgumentParser:

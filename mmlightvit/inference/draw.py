@@ -133,6 +133,23 @@ class Canvas:
         width, height = self._size(text)
         self._place(text, [(0, 0), *((0, bottom) for _, _, _, bottom in self._taken)], width, height, colour)
 
+    def paste(self, pixels: NDArray[np.uint8], corner: tuple[int, int], size: tuple[int, int]) -> None:
+        """A picture with its left and top at ``corner``, brought to ``size`` (width, height)."""
+        self.image.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), corner)
+
+    def text(self, text: str, corner: tuple[float, float], colour: Colour, size: int) -> float:
+        """A line of text; returns where it ends."""
+        self._pen.text(corner, text, fill=colour, font=_font(size))
+        return corner[0] + _font(size).getlength(text)
+
+    def chip(self, text: str, corner: tuple[float, float], colour: Colour, size: int) -> float:
+        """A line of text on a coloured ground; returns where it ends."""
+        left, top = corner
+        right = left + _font(size).getlength(text) + size
+        self._pen.rounded_rectangle((left, top, right, top + 1.4 * size), radius=size // 4, fill=colour)
+        self.text(text, (left + size / 2, top + size // 8), _letters_on(colour), size)
+        return right
+
     def _size(self, text: str) -> tuple[float, float]:
         left, _, right, _ = self.font.getbbox(text)
         ascent, descent = self.font.getmetrics() if isinstance(self.font, ImageFont.FreeTypeFont) else (10, 2)
@@ -147,8 +164,7 @@ class Canvas:
         left, top = min(inside, key=lambda corner: self._covered(corner[0], corner[1], width, height))
         self._taken.append((left, top, left + width, top + height))
         self._pen.rectangle((left, top, left + width, top + height), fill=colour)
-        letters = (0, 0, 0) if _luminance(colour) > 0.18 else (255, 255, 255)
-        self._pen.text((left + self.line + 1, top + 1), text, fill=letters, font=self.font)
+        self._pen.text((left + self.line + 1, top + 1), text, fill=_letters_on(colour), font=self.font)
 
     def _covered(self, left: float, top: float, width: float, height: float) -> float:
         """How much of the labels drawn before a label would cover, in pixels."""
@@ -193,6 +209,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def _letters_on(colour: Colour) -> Colour:
+    """Black or white, whichever stands out more."""
+    return (0, 0, 0) if _luminance(colour) > 0.18 else (255, 255, 255)
+
+
 def _luminance(colour: Colour) -> float:
     """Relative luminance of an sRGB colour, 0 to 1."""
     linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
@@ -213,10 +234,11 @@ def _paint_masks(
         part = pixels[top : top + mask.shape[0], left : left + mask.shape[1]]
         colour = np.array(colour_of(int(labels[index]), palette), np.float32)
         part[mask] = _blend(part[mask], colour)
-        part[mask & ~_eroded(mask, line)] = colour.astype(np.uint8)
+        part[mask & ~eroded(mask, line)] = colour.astype(np.uint8)
 
 
-def _eroded(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+def eroded(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """A mask without its pixels nearer than ``by`` to what is outside."""
     for _ in range(by):
         ringed = np.pad(mask, 1)
         mask = ringed[1:-1, 1:-1] & ringed[:-2, 1:-1] & ringed[2:, 1:-1] & ringed[1:-1, :-2] & ringed[1:-1, 2:]
@@ -234,7 +256,7 @@ def _region_centres(label_map: NDArray) -> dict[int, tuple[float, float]]:
         if region.mean() < _LABELLED_SHARE:
             continue
         inner = region
-        while (smaller := _eroded(inner, 1)).any():
+        while (smaller := eroded(inner, 1)).any():
             inner = smaller
         ys, xs = np.nonzero(inner)
         middle = np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2)

@@ -299,7 +299,7 @@ def load_model(
 
         return load_exported(path, device)
     if '://' not in name and not path.exists():
-        from mmlightvit.inference import zoo
+        from mmlightvit.checkpoint import zoo
 
         if name not in zoo.list_models():
             raise UserError(zoo.no_such_model(name))

@@ -22,21 +22,21 @@ from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
 from torch import Tensor, nn
 
 from mmlightvit import registry
+from mmlightvit.checkpoint import zoo
 from mmlightvit.checkpoint.identify import find_state_dict, recognise
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.seal import verify
 from mmlightvit.errors import UserError
-from mmlightvit.inference import zoo
 from mmlightvit.inference.describe import describe
 from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Model, Raw
+from mmlightvit.inference.model_folder import WEIGHTS
 from mmlightvit.inference.model_info import FILE, SCOPES, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
 from mmlightvit.toolboxes import build_model, import_toolbox
 
-WEIGHTS = 'model.safetensors'
 #: Names that mmdet and mmcv look up in a module of theirs, not in a registry: where they stand, and which are harmless.
 _NOT_REGISTERED = {'nms': ('nms', 'soft_nms'), 'roi_layer': ('RoIAlign', 'RoIPool')}
 _DROPPED = ('init_cfg', 'pretrained', 'checkpoint', 'train_cfg')

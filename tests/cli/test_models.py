@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip('yaml')
 
 import mmlightvit
+from mmlightvit.checkpoint import zoo
 from mmlightvit.cli import main
 from mmlightvit.durable.safe_loading import read
 from mmlightvit.errors import UserError
-from mmlightvit.inference import zoo
 
 NAME, FILE = 'lightvit_t_imagenet', 'lightvit_tiny_78.7.ckpt'
 

@@ -1,0 +1,147 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Writing a model folder: weights, ``model.json``, config, card and class names; what ``load_model`` reads.
+
+Hugging Face's hub expects the same files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmlightvit.checkpoint.convert import write_state_dict
+from mmlightvit.checkpoint.identify import find_state_dict
+from mmlightvit.checkpoint.zoo import digest
+from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.errors import UserError
+from mmlightvit.inference.describe import describe
+from mmlightvit.inference.model_info import FILE, ModelInfo
+
+WEIGHTS = 'model.safetensors'
+_PIPELINE_TAGS = {
+    'classification': 'image-classification',
+    'detection': 'object-detection',
+    'instance': 'image-segmentation',
+    'segmentation': 'image-segmentation',
+}
+
+
+def write_model_folder(
+    folder: str | Path,
+    cfg: Any,
+    checkpoint: str | Path,
+    *,
+    name: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> ModelInfo:
+    """Write the folder of a trained model.
+
+    Args:
+        folder: Made if need be; files of an earlier model in it are replaced.
+        cfg: The config that it was trained with, as mmengine read it.
+        checkpoint: The checkpoint that was validated.
+        name: What the model is called; by default the config's stem.
+        metrics: Of the validation.
+        training: Provenance, as ``training`` of model.json.
+
+    Raises:
+        UserError: The config does what model.json cannot say, or a file cannot be read or written.
+    """
+    content = read_checkpoint(checkpoint)
+    meta = content.get('meta')
+    info = describe(cfg, meta.get('dataset_meta') if isinstance(meta, Mapping) else None)
+    info = replace(info, name=name or info.name, metrics=dict(metrics or {}), training=dict(training or {}))
+    return write_folder(folder, info, find_state_dict(content, str(checkpoint)), cfg.pretty_text)
+
+
+def write_folder(
+    folder: str | Path, info: ModelInfo, state: Mapping[str, Tensor], config: str | None = None
+) -> ModelInfo:
+    """Write a model folder.
+
+    Args:
+        folder: Made if need be.
+        info: What the model says of itself; the digest of the weights is filled in.
+        state: The weights.
+        config: Text of the config, for people and for tools/train.py.
+
+    Returns:
+        What ``model.json`` says now.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # model.json is what makes the folder a model, so it goes first and comes last.
+        (folder / FILE).unlink(missing_ok=True)
+        write_state_dict(state, folder / WEIGHTS)
+        info = replace(info, weights_sha256=digest(folder / WEIGHTS))
+        texts = {'labels.txt': ''.join(f'{name}\n' for name in info.classes), 'README.md': card(info)}
+        if config is not None:
+            texts['config.py'] = config
+        for name, text in {**texts, FILE: info.to_json()}.items():
+            atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written: {error.strerror or error}') from None
+    return info
+
+
+def card(info: ModelInfo) -> str:
+    """The model card, in the form of Hugging Face's hub. What nobody said stands there as not stated."""
+
+    def stated(value: Any) -> str:
+        return 'not stated' if value in (None, '', 'unknown', {}, []) else str(value)
+
+    metrics = '\n'.join(f'| {name} | {value} |' for name, value in info.metrics.items()) or '| | not stated |'
+    data = info.training.get('data') or {}
+    licence = info.licence.get('weights')
+    classes = ', '.join(info.classes[:20]) + (f' and {len(info.classes) - 20} more' if len(info.classes) > 20 else '')
+    head = {
+        'library_name': 'mmlightvit',
+        'pipeline_tag': _PIPELINE_TAGS[info.task],
+        'license': licence.lower() if licence and licence != 'unknown' else 'unknown',
+        'tags': ['lightvit', info.task],
+    }
+    front = '\n'.join(
+        f'{key}: {json.dumps(value) if isinstance(value, list) else value}' for key, value in head.items()
+    )
+    return f"""---
+{front}
+---
+# {info.name}
+
+LightViT (arXiv 2207.05557), {info.task}, {len(info.classes)} classes: {classes}.
+
+```python
+from mmlightvit import load_model
+model = load_model('.')  # this folder
+model.predict('picture.jpg').save('labelled.jpg')
+```
+
+| metric | value |
+|---|---|
+{metrics}
+
+- training pictures: {stated(data.get('train_images'))}; validation pictures: {stated(data.get('val_images'))}
+- digests of the annotations: {stated(', '.join(data.get('annotations_sha256') or ()))}
+- epochs: {stated(info.training.get('epochs'))}; batch: {stated(info.training.get('batch'))}; seed: \
+{stated(info.training.get('seed'))}
+- licence of the weights: {stated(licence)}; of the data: {stated(info.licence.get('data'))}
+- limits: not stated
+- SHA-256 of the weights: {stated(info.weights_sha256)}
+
+```bibtex
+@article{{huang2022lightvit,
+  title = {{LightViT: Towards Light-Weight Convolution-Free Vision Transformers}},
+  author = {{Huang, Tao and Huang, Lang and You, Shan and Wang, Fei and Qian, Chen and Xu, Chang}},
+  journal = {{arXiv:2207.05557}},
+  year = {{2022}}
+}}
+```
+"""
