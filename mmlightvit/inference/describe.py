@@ -16,7 +16,7 @@ from mmlightvit.toolboxes import TOOLBOXES
 from mmlightvit.version import __version__
 
 #: Of a model's config, what prediction needs not and must not follow: where weights start from, how it is trained.
-_LEFT_OUT = ('init_cfg', 'pretrained', 'train_cfg', 'checkpoint')
+_LEFT_OUT = ('init_cfg', 'pretrained', 'checkpoint')
 
 
 def describe(cfg: Any, dataset_meta: Mapping[str, Any] | None = None) -> ModelInfo:
@@ -65,7 +65,9 @@ def _task(model: Mapping[str, Any], task: str) -> str:
 def _plain(value: Any) -> Any:
     """Literals alone, without what is left out."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if key not in _LEFT_OUT}
+        # Some detectors insist on the argument train_cfg.
+        kept = {str(key): item for key, item in value.items() if key not in _LEFT_OUT}
+        return {key: None if key == 'train_cfg' else _plain(item) for key, item in kept.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, str | int | float | None):
@@ -86,7 +88,7 @@ def _innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _metainfo(dataset: Mapping[str, Any], scope: str) -> dict[str, Any]:
     """Classes and palette of a data set: of its class, and over these of its config."""
-    from mmengine.registry import DATASETS, DefaultScope
+    from mmengine.registry import DATASETS
 
     from mmlightvit.toolboxes import import_toolbox
 
@@ -94,8 +96,7 @@ def _metainfo(dataset: Mapping[str, Any], scope: str) -> dict[str, Any]:
     kind = dataset.get('type')
     if kind is not None:
         import_toolbox(scope)
-        with DefaultScope.overwrite_default_scope(scope):
-            cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+        cls = DATASETS.children[scope].get(kind) if isinstance(kind, str) else kind
         found = copy.deepcopy(getattr(cls, 'METAINFO', {}))
     given = {**(dataset.get('metainfo') or {})}
     if dataset.get('classes') is not None:

@@ -7,9 +7,11 @@ keep their upper eight, CMYK goes its way to RGB, the EXIF orientation is applie
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,15 +151,25 @@ def _by_opencv(content: bytes) -> NDArray[np.uint8] | None:
         import cv2
     except ImportError:
         return None
-    log: Any = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        with silent_opencv():
+            bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
-    finally:
-        log.setLogLevel(level)
     return None if bgr is None else np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Without OpenCV's remarks on files that it cannot read; what matters of them is in our own message."""
+    import cv2
+
+    level = cv2.getLogLevel()
+    cv2.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.setLogLevel(level)
 
 
 def _from_array(given: Any, channels: str) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from urllib.parse import urlparse
 import numpy as np
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.pictures import Picture, PictureError, as_picture, decode
+from mmlightvit.inference.pictures import Picture, PictureError, as_picture, decode, silent_opencv
 
 PICTURES = ['.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif']
 VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.gif']
@@ -113,11 +113,8 @@ class Video:
             if not os.path.getsize(source):
                 raise PictureError(name, 'the file is empty')
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(_TIMEOUT * 1000)] if '://' in name else []
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
+        with silent_opencv():
             self._capture = cv2.VideoCapture(source, cv2.CAP_ANY, limits)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             self.close()
             what = 'there is no such camera' if name.isdigit() else 'it cannot be opened as a video'

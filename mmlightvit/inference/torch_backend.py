@@ -8,7 +8,6 @@ mmengine's registries import and call whatever dotted name they do not know.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +38,9 @@ from mmlightvit.toolboxes import build_model, import_toolbox
 
 #: Names that mmdet and mmcv look up in a module of theirs, not in a registry: where they stand, and which are harmless.
 _NOT_REGISTERED = {'nms': ('nms', 'soft_nms'), 'roi_layer': ('RoIAlign', 'RoIPool')}
-_DROPPED = ('init_cfg', 'pretrained', 'checkpoint', 'train_cfg')
+#: The only scopes that a part may be of.
+_PACKAGES = (*SCOPES, 'mmengine', 'mmcv', registry.SCOPE)
+_DROPPED = ('init_cfg', 'pretrained', 'checkpoint')
 #: Channels of a label map that are resized together.
 _CHANNELS = 8
 
@@ -260,7 +261,7 @@ def checked_model(info: ModelInfo) -> dict[str, Any]:
     Raises:
         UserError: It names what is no part of a model; nothing has been imported or built for it.
     """
-    scopes = {info.scope} | {name.partition('.')[0] for name in _types(info.model) if isinstance(name, str)}
+    scopes = {info.scope} | {name.partition('.')[0] for name in _scopes(info.model) if isinstance(name, str)}
     for scope in sorted(scopes & set(SCOPES)):
         import_toolbox(scope)
     model = _checked(info.model, '', info.scope)
@@ -268,21 +269,25 @@ def checked_model(info: ModelInfo) -> dict[str, Any]:
     return model
 
 
-def _types(value: Any) -> Iterator[Any]:
+def _scopes(value: Any) -> Iterator[Any]:
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    if isinstance(value, Mapping) and 'type' in value:
-        yield value['type']
+    if isinstance(value, Mapping):
+        yield from (value[key] for key in ('type', '_scope_') if key in value)
     for item in items:
-        yield from _types(item)
+        yield from _scopes(item)
 
 
 def _checked(value: Any, place: str, scope: str) -> Any:
     if isinstance(value, Mapping):
-        name = value.get('type', value.get('_scope_', ''))
-        if '_scope_' in value or ('type' in value and not _is_known(name, place, scope)):
-            raise UserError(f'{FILE} asks for {json.dumps(name)}, which is no model part'.replace('"', "'"))
+        # mmengine's mark for a part that another scope's base config brought.
+        inside = value.get('_scope_', scope)
+        wrong = [inside] if inside not in _PACKAGES else []
+        if 'type' in value and not wrong and not _is_known(value['type'], place, inside):
+            wrong = [value['type']]
+        if wrong:
+            raise UserError(f"{FILE} asks for '{wrong[0]}', which is no model part")
         return {
-            key: _checked(item, key, scope)
+            key: None if key == 'train_cfg' else _checked(item, key, inside)
             for key, item in value.items()
             if key not in _DROPPED and not _leads_elsewhere(item)
         }
@@ -302,7 +307,7 @@ def _is_known(name: Any, place: str, scope: str) -> bool:
     if name in _NOT_REGISTERED.get(place, ()):
         return True
     written, dot, key = name.rpartition('.')
-    if dot and written not in (*SCOPES, 'mmengine', 'mmcv', registry.SCOPE):
+    if dot and written not in _PACKAGES:
         return False
     tables = [table for root in (MODELS, TASK_UTILS) for table in _tables(root, written or scope, bool(dot))]
     return any(key in table.module_dict for table in tables)

@@ -63,6 +63,8 @@ KINDS = kinds()
 @pytest.mark.parametrize('kind', KINDS)
 def test_pixels_are_those_of_training(kind):
     cv2 = pytest.importorskip('cv2')
+    if kind == 'webp turned' and int(cv2.__version__.partition('.')[0]) < 5:
+        pytest.skip('OpenCV before 5 does not turn WebP pictures')
     expected = cv2.imdecode(np.frombuffer(KINDS[kind], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     pixels, exif = decode(KINDS[kind], kind)
     np.testing.assert_array_equal(pixels, expected)
