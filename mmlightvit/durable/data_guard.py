@@ -250,7 +250,7 @@ class DatasetGuard:
         return str(self.dataset.get_data_info(index).get('img_path', f'sample {index}'))
 
     def note(self, results: dict, notes: list[str]) -> None:
-        """Remember that a sample was mended; ``describe`` makes the notes again."""
+        """Remember that a sample was repaired; ``describe`` makes the notes again."""
         if notes:
             results.setdefault('guard_notes', []).extend(notes)
             index = results['sample_idx']
@@ -267,16 +267,14 @@ class DatasetGuard:
                     results = transform(results)
         except BadSample as error:
             return f'{name}: {error}'
-        notes = results.get('guard_notes') or [
-            'it could not be read or transformed when it was needed, and can be read now'
-        ]
+        notes = results.get('guard_notes') or ['it could not be read or transformed at first, and can be read now']
         return f'{name}: {", ".join(dict.fromkeys(notes))}'
 
     def refuse_escaping(self, path: str, root: str) -> None:
         if escapes(path, root):
             raise BadDataError(
                 f'{self.split} data: the annotation names {path}, which is outside of {root}; '
-                'mend the annotation, or set data_prefix to the folder that holds all the images'
+                'correct the annotation, or set data_prefix to the folder that holds all the images'
             )
 
     def of_state(self, state: int) -> list[int]:
@@ -441,8 +439,8 @@ class DataGuardHook(Hook):
         if dist.is_main_process():
             for index in new:
                 log(f'data guard: {guard.split}: {guard.describe(index)}')
-            bad, mended = len(guard.of_state(_BAD)), len(guard.of_state(_REPAIRED))
+            bad, repaired = len(guard.of_state(_BAD)), len(guard.of_state(_REPAIRED))
             log(
                 f'data guard: {guard.split}: of {len(guard.states)} samples, {bad} are bad and replaced '
-                f'({bad / len(guard.states):.2%}), {mended} are used with what is said above'
+                f'({bad / len(guard.states):.2%}), {repaired} are used with what is said above'
             )

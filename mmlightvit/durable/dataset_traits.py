@@ -8,11 +8,7 @@ from typing import Any
 
 
 def innermost(dataset: Any) -> Iterator[Any]:
-    """The data sets that read files, inside any nesting of wrappers.
-
-    Args:
-        dataset: A data set, or a wrapper that holds one as ``dataset`` or several as ``datasets``.
-    """
+    """The data sets that read files, inside any nesting of wrappers (with ``dataset`` or ``datasets``)."""
     if hasattr(dataset, 'datasets'):
         for inner in dataset.datasets:
             yield from innermost(inner)
@@ -35,11 +31,5 @@ def is_local(dataset: Any) -> bool:
 
 
 def is_a(dataset: Any, module: str, name: str) -> bool:
-    """Whether a data set is of a toolbox's class, without importing toolboxes that are not in use.
-
-    Args:
-        dataset: A data set.
-        module: Beginning of the module's name.
-        name: Name of the class.
-    """
+    """Whether a data set is of the class ``name`` of a toolbox's ``module``; imports no toolbox."""
     return any(base.__name__ == name and base.__module__.startswith(module) for base in type(dataset).__mro__)

@@ -68,7 +68,7 @@ def find_newest(directory: str | os.PathLike) -> Found:
 
 
 def find_candidates(directory: str | os.PathLike) -> tuple[list[Path], list[str]]:
-    """What :func:`find_newest` chooses from, newest first and not yet verified, and what it has passed over."""
+    """The files that :func:`find_newest` chooses from, newest first and not yet verified, and why others are not."""
     sealed: list[tuple[int, int, int, float, Path]] = []
     foreign: list[tuple[int, float, Path]] = []
     skipped: list[str] = []
@@ -91,11 +91,7 @@ def find_candidates(directory: str | os.PathLike) -> tuple[list[Path], list[str]
 
 
 def remove_strays(directory: str | os.PathLike) -> list[Path]:
-    """Remove what killed processes left half-written; only while no other run writes to ``directory``.
-
-    Returns:
-        The files removed.
-    """
+    """Remove the half-written files of killed processes, and name them; only while no other run writes there."""
     strays = list(Path(directory).glob(f'.*{TEMPORARY_SUFFIX}'))
     for stray in strays:
         stray.unlink(missing_ok=True)

@@ -37,11 +37,7 @@ class Header:
 
 
 def fetch(path: str, backend_args: dict | None = None) -> bytes:
-    """The content of a file.
-
-    Raises:
-        BadSample: It is missing, unreadable or empty.
-    """
+    """The content of a file; :class:`BadSample` where it is missing, unreadable or empty."""
     from mmengine import fileio  # prediction without mmengine reads headers here
 
     try:
@@ -111,13 +107,9 @@ def decode(content: bytes, flag: str = 'color', backend: str | None = 'cv2') -> 
 
 
 def escapes(path: str, root: str) -> bool:
-    """Whether ``path`` leaves the folder ``root`` by ``..`` or by being absolute.
+    """Whether ``path``, as the data set would open it, leaves the folder ``root`` by ``..`` or by being absolute.
 
     Links are followed without question: folders of linked images are common. Without a root, nothing can be left.
-
-    Args:
-        path: As the data set would open it, so with the root in front where there is one.
-        root: The folder that the config gives for such files.
     """
     if not root:
         return False

@@ -196,13 +196,7 @@ class Runner(StockRunner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable = 'cpu',
     ) -> None:
-        """Go on from a checkpoint.
-
-        Args:
-            filename: The checkpoint.
-            resume_optimizer: Whether to restore the optimizer.
-            resume_param_scheduler: Whether to restore the schedules.
-            map_location: Where to read tensors to; from there they are copied to where they belong.
+        """Go on from a checkpoint; arguments as in MMEngine.
 
         Raises:
             UserError: The checkpoint does not fit the model, or the run's shape has changed.
@@ -336,17 +330,10 @@ class Runner(StockRunner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """Save a checkpoint, in full or not at all.
+        """Save a checkpoint, in full or not at all; arguments as in MMEngine.
 
-        Args:
-            out_dir: Its directory.
-            filename: Its name.
-            file_client_args: MMEngine's older name of ``backend_args``.
-            save_optimizer: Whether a run shall be able to go on from it.
-            save_param_scheduler: Whether to save the schedules.
-            meta: More to note; ``epoch`` and ``iter`` say how far the training has come.
-            by_epoch: What to assume for these two if ``meta`` lacks them: after an epoch, or after an iteration.
-            backend_args: Arguments of the file backend.
+        ``meta`` says how far the training has come, in ``epoch`` and ``iter``; without, ``by_epoch`` tells whether an
+        epoch or an iteration has just ended.
 
         Raises:
             UserError: The file cannot be written.

@@ -121,8 +121,7 @@ class ResumableBatchSampler(Sampler):
         self._skip = 0
 
     def skip(self, batches: int) -> None:
-        """Let the next iteration begin after ``batches`` batches, counted from the start of the epoch or, if endless,
-        of the run."""
+        """Begin the next iteration after ``batches`` batches of the epoch or, if endless, of the run."""
         self._skip = batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
