@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--metrics', nargs='+', metavar='NAME', help='validation metrics (default: up to four overall ones)'
     )
-    parser.add_argument('--out', type=Path, default=Path('logs.png'), metavar='FILE', help='the picture')
+    parser.add_argument(
+        '--out', type=Path, default=Path('outputs/logs.png'), metavar='FILE', help='the picture (default: %(default)s)'
+    )
     return parser.parse_args()
 
 

@@ -21,7 +21,13 @@ from mmlightvit.errors import exit_on_user_error
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--measured', type=Path, metavar='CSV', help='measured models to add')
-    parser.add_argument('--out', type=Path, default=Path('accuracy.png'), metavar='FILE', help='the picture')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('outputs/accuracy.png'),
+        metavar='FILE',
+        help='the picture (default: %(default)s)',
+    )
     return parser.parse_args()
 
 

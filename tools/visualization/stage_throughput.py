@@ -24,7 +24,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=16, metavar='N', help='images at once (default 16)')
     parser.add_argument('--runs', type=int, default=10, metavar='N', help='timed runs, median taken (default 10)')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='where to run (default cpu)')
-    parser.add_argument('--out', type=Path, default=Path('stages.png'), metavar='FILE', help='the picture')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('outputs/stages.png'),
+        metavar='FILE',
+        help='the picture (default: %(default)s)',
+    )
     return parser.parse_args()
 
 
