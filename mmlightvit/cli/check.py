@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from mmlightvit.cli.quiet import Quiet
+    from mmlightvit.cli.quiet import quiet_terminal
     from mmlightvit.data.check import check_config
     from mmlightvit.toolboxes import import_toolbox
 
-    with Quiet().imports():
+    with quiet_terminal() as quiet, quiet.imports():
         import_toolbox(cfg.default_scope)
     console = Console(stderr=True)
 

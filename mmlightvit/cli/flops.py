@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     from mmlightvit.analysis.counting import count
     from mmlightvit.analysis.reports import count_report
-    from mmlightvit.cli.quiet import Quiet
+    from mmlightvit.cli.quiet import quiet_terminal
 
-    with Quiet().imports():
+    with quiet_terminal() as quiet, quiet.imports():
         found = count(cfg, args.shape)
     print(count_report(found, args.depth, args.format), end='')

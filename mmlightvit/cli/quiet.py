@@ -13,9 +13,9 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from mmlightvit.errors import UserError
 
@@ -24,7 +24,12 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 #: Messages of MMEngine, the toolboxes and our runner that are for the file.
 _FOR_THE_FILE = re.compile(
     r'[-\n]*(System environment:|Config:|Hooks will be executed|paramwise_options|Distributed training is not used)'
-    r'|.* takes the place of |"(FileClient|HardDiskBackend)" '
+    r'|.* takes the place of |"(FileClient|HardDiskBackend)" |The prefix is not set in metric|Exp name: '
+)
+#: Lines that the toolboxes and pycocotools print.
+_PRINTED_FOR_THE_FILE = re.compile(
+    r'Could not import OneDL|[Ll]oading (annotations into memory|and preparing results)|(Done|DONE) \(t=|creating index'
+    r'|index created|Running per image|Evaluate annotation type|Accumulating evaluation|Loads checkpoint by '
 )
 
 
@@ -42,12 +47,11 @@ class Quiet:
 
     def keep(self, text: str) -> None:
         """Put a text into the log file, or keep it until there is one."""
-        self._kept += [text] if text.strip() else []
-        for handler in self._files:
-            for kept in self._kept:
-                handler.handle(
-                    logging.makeLogRecord(dict(name='mmengine', levelno=logging.INFO, levelname='INFO', msg=kept))
-                )
+        self._kept += [text.strip()] if text.strip() else []
+        for kept in self._kept:
+            record = logging.makeLogRecord(dict(name='mmengine', levelno=logging.INFO, levelname='INFO', msg=kept))
+            for handler in self._files:
+                handler.handle(record)
         if self._files:
             self._kept.clear()
 
@@ -91,18 +95,52 @@ def is_for_the_terminal(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or not _FOR_THE_FILE.match(record.getMessage())
 
 
+class _Lines:
+    """Standard output without the lines that are for the file; it is the stream behind it in all else."""
+
+    def __init__(self, stream: TextIO, keep: Callable[[str], None]) -> None:
+        self._stream, self._keep, self._line = stream, keep, ''
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).splitlines(keepends=True) or ['']
+        if self._line.endswith(('\n', '\r')):
+            lines, self._line = [*lines, self._line], ''
+        for line in lines:
+            (self._keep if _PRINTED_FOR_THE_FILE.match(line) else self._stream.write)(line)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._line and not _PRINTED_FOR_THE_FILE.match(self._line):
+            self._stream.write(self._line)
+            self._line = ''
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_current: Quiet | None = None
+
+
 @contextlib.contextmanager
 def quiet_terminal() -> Iterator[Quiet]:
-    """Keep warnings of other packages off the terminal."""
-    quiet = Quiet()
-    with warnings.catch_warnings():
-        shown = warnings.showwarning
+    """Keep off the terminal what is for the log file; within another one, that one goes on."""
+    global _current  # noqa: PLW0603 - one process has one terminal
+    if _current is not None:
+        yield _current
+        return
+    quiet = _current = Quiet()
+    shown, stdout = warnings.showwarning, sys.stdout
 
-        def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-            if filename.startswith(_PACKAGE):
-                shown(message, category, filename, lineno, file, line)
-            else:
-                quiet.keep(warnings.formatwarning(message, category, filename, lineno).strip())
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if filename.startswith(_PACKAGE):
+            shown(message, category, filename, lineno, file, line)
+        else:
+            quiet.keep(warnings.formatwarning(message, category, filename, lineno))
 
-        warnings.showwarning = show
+    warnings.showwarning, sys.stdout = show, cast(TextIO, _Lines(stdout, quiet.keep))
+    try:
         yield quiet
+    finally:
+        sys.stdout.flush()
+        warnings.showwarning, sys.stdout, _current = shown, stdout, None

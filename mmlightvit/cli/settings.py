@@ -182,6 +182,8 @@ class _Check:
             from torch.utils.data import DataLoader
 
             return known | _READ_BY_MMENGINE['dataloader'] | parameters(DataLoader)
+        if kind is None and place == 'optim_wrapper':
+            kind = 'OptimWrapper'  # MMEngine's default
         if kind is None:
             return known
         found = [kind] if not isinstance(kind, str) else _find(kind, self.cfg)
@@ -261,16 +263,16 @@ def _find(kind: str, cfg: Config) -> list[Any]:
     from mmengine import registry
     from mmengine.utils import import_modules_from_strings
 
+    from mmlightvit.cli.quiet import quiet_terminal
+    from mmlightvit.registry import SCOPE
     from mmlightvit.toolboxes import import_toolbox
 
-    import_toolbox(cfg.default_scope)
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
-    found = []
-    for room in vars(registry).values():
-        if isinstance(room, registry.Registry):
-            with room.switch_scope_and_registry(cfg.default_scope) as scoped:
-                part = scoped.get(kind)
-            if part is not None and part not in found:
-                found.append(part)
-    return found
+    with quiet_terminal() as quiet, quiet.imports():
+        import_toolbox(cfg.default_scope)
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
+        rooms = [room for room in vars(registry).values() if isinstance(room, registry.Registry)]
+        # Our runner puts classes of this package in the place of MMEngine's, by the same names.
+        names = [kind] if '.' in kind else [kind, f'{SCOPE}.{kind}']
+        found = [room.children.get(cfg.default_scope, room).get(name) for room in rooms for name in names]
+    return [part for part in found if part is not None]

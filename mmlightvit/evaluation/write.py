@@ -30,6 +30,8 @@ class PredictionsFile(BaseMetric):
         collect_device: As in MMEngine.
     """
 
+    default_prefix = 'predictions'
+
     def __init__(self, path: str, ann_file: str | None = None, collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         self.path = Path(path)

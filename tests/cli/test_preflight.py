@@ -143,7 +143,7 @@ def test_testing_needs_its_checkpoint_and_data(coco, tmp_path):
         _test(coco[0], str(tmp_path), *coco[1:])
     shutil.rmtree(tmp_path / 'data/val2017')
     (tmp_path / 'x.pth').touch()
-    with pytest.raises(UserError, match=r'val2017/ \(test_dataloader.dataset\)'):
+    with pytest.raises(UserError, match=r'val2017 \(test_dataloader.dataset\)'):
         _test(coco[0], str(tmp_path / 'x.pth'), *coco[1:])
 
 

@@ -111,6 +111,7 @@ def test_a_key_that_nothing_reads_is_refused_and_changes_nothing(key, said):
         ('optim_wrapper.optimizer.lr', 0.5),  # in the config
         ('optim_wrapper.optimizer.weight_decay', 0.1),  # an argument of the optimizer
         ('optim_wrapper.clip_grad.max_norm', 3),  # MMEngine's
+        ('optim_wrapper.max_skipped', 5),  # of the class that our runner puts in its place
         ('optim_wrapper.paramwise_cfg.custom_keys.norm.decay_mult', 0),  # any name
         ('model.backbone.window_size', 14),
         ('model.backbone.norm_eval', True),

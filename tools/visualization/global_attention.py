@@ -25,7 +25,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='config of the model')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
     parser.add_argument(
-        '--out', type=Path, default=Path('outputs/attention'), metavar='DIR', help='folder for IMAGE.png (default: %(default)s)'
+        '--out',
+        type=Path,
+        default=Path('outputs/attention'),
+        metavar='DIR',
+        help='folder for IMAGE.png (default: %(default)s)',
     )
     parser.add_argument('--stages', type=int, nargs='+', metavar='N', help='stages, from 1 (default: all)')
     parser.add_argument('--blocks', default='last', help='last of each stage (default), all, mean, or a number from 1')
