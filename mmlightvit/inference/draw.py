@@ -80,12 +80,13 @@ def draw(result: Result, scale: int = 1) -> NDArray[np.uint8]:
     elif result.label_map is not None:
         for place, (y, x) in _region_centres(result.label_map).items():
             canvas.centre_label(result.classes[place], x * scale, y * scale, colour_of(place, result.palette))
-    elif result.boxes is not None and result.labels is not None and result.scores is not None:
-        objects = list(zip(result.boxes * scale, result.labels.tolist(), result.scores.tolist()))
+    elif result.boxes is not None and result.labels is not None:
+        scores = [None] * len(result) if result.scores is None else result.scores.tolist()
+        objects = list(zip(result.boxes * scale, result.labels.tolist(), scores))
         for box, label, _ in reversed(objects):  # the surest on top
             canvas.box(tuple(box.tolist()), colour_of(label, result.palette))
         for box, label, score in objects:
-            text = f'{result.classes[label]} {score:.2f}'
+            text = result.classes[label] + (f' {score:.2f}' if score is not None else '')  # labels have no score
             canvas.box_label(text, tuple(box.tolist()), colour_of(label, result.palette))
     return canvas.pixels()
 

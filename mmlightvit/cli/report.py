@@ -1,0 +1,88 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit report``: how good a model is and where it fails, as one page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.errors import UserError
+
+_DEFAULT_OUT = 'report'
+
+
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the commands that measure share."""
+    parser.add_argument('data', metavar='DATA', help='a prepared folder, a config, or a COCO file beside its pictures')
+    parser.add_argument('--split', default='val', metavar='NAME', help='part of the data (default val)')
+    parser.add_argument('--config', metavar='FILE', help='config of a checkpoint')
+    parser.add_argument('--device', metavar='D', help='cuda, cpu, ...; exported files: cpu, cuda, openvino:CPU')
+    parser.add_argument('--batch', type=int, default=1, metavar='N', help='pictures of one size per pass (default 1)')
+    parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    parser = Parser(
+        'report',
+        'Measure a model on labelled pictures: metrics with intervals, classes, curves, kinds of error, thresholds, '
+        'worst pictures and suspected label errors, in a folder with one page. MODEL is anything that predicts, or '
+        'its predictions.json.',
+        ['work_dirs/pets data/pets', 'model/ data/pets --split test --set-thresholds --out reports/pets'],
+    )
+    add: Any = parser.add_argument
+    add('model', metavar='MODEL', help='the model, or its predictions.json')
+    add_measuring_arguments(parser)
+    add('--out', metavar='DIR', help=f'folder of the report (default {_DEFAULT_OUT}, or the next free one)')
+    add('--overwrite', action='store_true', help='write into --out DIR though it is not empty')
+    add('--iou', type=float, default=0.5, metavar='X', help='IoU of thresholds, confusion and errors (default 0.5)')
+    add('--set-thresholds', action='store_true', help='keep the chosen thresholds in the model folder')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report."""
+    from mmlightvit.evaluation.coco_scores import row_of
+    from mmlightvit.evaluation.predictions import answers
+    from mmlightvit.evaluation.report import write_report
+    from mmlightvit.evaluation.truth import of_data
+    from mmlightvit.inference.outputs import free_folder, named_folder
+
+    row_of(args.iou)  # before the model works for minutes
+    folder = model_folder(args.model) if args.set_thresholds else None
+    truth = of_data(args.data, args.split)
+    found = answers(args.model, truth, config=args.config, device=args.device, batch=args.batch)
+    if folder is not None and found.model['task'] not in ('detection', 'instance'):
+        raise UserError(f'--set-thresholds is for detections; {args.model} is for {found.model["task"]}')
+    out = free_folder(Path(_DEFAULT_OUT)) if args.out is None else named_folder(Path(args.out), args.overwrite)
+    metrics = write_report(found, truth, out, args.iou)
+    if folder is not None:
+        set_thresholds(folder, metrics['thresholds'])
+    print(json.dumps(metrics, indent=1, ensure_ascii=False) if args.json else out / 'index.html')
+
+
+def model_folder(model: str) -> Path:
+    """The folder whose ``model.json`` belongs to a model.
+
+    Raises:
+        UserError: It has none.
+    """
+    path = Path(model).expanduser()
+    for folder in (path, path / 'model'):
+        if (folder / 'model.json').is_file():
+            return folder
+    raise UserError(f'--set-thresholds needs a folder with model.json, which {model} is not: see mmlightvit export')
+
+
+def set_thresholds(folder: Path, chosen: dict[str, Any]) -> None:
+    """Keep thresholds in ``model.json``, where predict and serve find them."""
+    from mmlightvit.durable.safe_loading.atomic import atomic_write
+    from mmlightvit.inference.model_info import ModelInfo
+
+    info = ModelInfo.load(folder)
+    per_class = {name: value for name, value in chosen['per_class'].items() if name in info.classes}
+    text = info.with_thresholds(chosen['default'], per_class, chosen['chosen_on']).to_json()
+    atomic_write(folder / 'model.json', lambda file: file.write(text.encode()))

@@ -1,0 +1,100 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The standard numbers of a task, of one model or of two against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmlightvit.evaluation import classification, predictions
+from mmlightvit.evaluation.coco_scores import KINDS, METRICS, CocoScores
+from mmlightvit.evaluation.matches import DRAWS, draws, metrics_of_draws
+from mmlightvit.evaluation.predictions import Answers
+from mmlightvit.evaluation.segmentation import PixelScores
+from mmlightvit.evaluation.truth import Truth
+
+#: The number that decides which of two models is better.
+MAIN = {
+    'classification': ('accuracy', 'top1'),
+    'detection': ('bbox', 'AP'),
+    'instance': ('segm', 'AP'),
+    'segmentation': ('pixels', 'mIoU'),
+}
+
+
+class Measured(NamedTuple):
+    """Numbers of one model on one set.
+
+    Attributes:
+        values: By kind (``'bbox'``, ``'segm'``, ``'accuracy'``, ``'pixels'``) and name, None where there is none.
+        pictures: Places of the pictures that were measured.
+        resample: The same numbers of draws of these pictures, from weights (pictures, draws).
+        notes: What a reader should know.
+    """
+
+    values: dict[str, dict[str, float | None]]
+    pictures: tuple[int, ...]
+    resample: Callable[[NDArray[np.float32]], dict[str, Mapping[str, NDArray[np.float64]]]]
+    notes: tuple[str, ...]
+
+
+def measure(answers: Answers, truth: Truth) -> Measured:
+    """The standard numbers of a model's answers.
+
+    Raises:
+        UserError: They do not fit the truth.
+    """
+    truth.check_task(answers.model['task'])
+    if answers.content is None:
+        return _label_maps(answers, truth)
+    if answers.model['task'] == 'classification':
+        return _classes(answers.content, truth)
+    truth = truth.for_classes(answers.model['classes'])
+    assert truth.coco is not None
+    results, notes = predictions.coco_results(answers.content, truth)
+    kinds = list(KINDS) if answers.model['task'] == truth.task == 'instance' else ['bbox']
+    scores = {kind: CocoScores(truth.coco, results, kind) for kind in kinds}
+
+    def resample(weights: NDArray[np.float32]) -> dict[str, Mapping[str, NDArray[np.float64]]]:
+        return {kind: metrics_of_draws(found.matches, weights)[0] for kind, found in scores.items()}
+
+    values = {kind: {name: found.metrics[name] for name in METRICS} for kind, found in scores.items()}
+    return Measured(values, tuple(range(len(truth.pictures))), resample, (*truth.notes, *notes))
+
+
+def _classes(content: Mapping[str, Any], truth: Truth) -> Measured:
+    assert truth.labels is not None
+    places, ranks, scores, notes = predictions.class_scores(content, truth)
+    found = classification.score(truth.labels[places], ranks, scores, len(truth.classes))
+    return Measured(
+        {'accuracy': dict(found.metrics)},
+        tuple(places.tolist()),
+        lambda weights: {'accuracy': classification.metrics_of_draws(found, weights)},
+        tuple(notes),
+    )
+
+
+def _label_maps(answers: Answers, truth: Truth) -> Measured:
+    truth.check_task('segmentation', answers.model['classes'])
+    places: list[int] = []
+
+    def pairs() -> Any:
+        for place, predicted in answers.maps:
+            places.append(place)
+            yield predicted, truth.label_map(place)
+
+    found = PixelScores(pairs(), len(truth.classes), truth.ignore)
+    return Measured(
+        {'pixels': dict(found.metrics)},
+        tuple(places),
+        lambda weights: {'pixels': found.metrics_of_draws(weights)},
+        (),
+    )
+
+
+def sampled(measured: Measured) -> dict[str, Mapping[str, NDArray[np.float64]]]:
+    """The numbers of ``DRAWS`` draws, the same draws for every model that was measured on the same pictures."""
+    return measured.resample(draws(len(measured.pictures), DRAWS))
