@@ -23,6 +23,7 @@ files = {{split: str(pathlib.Path(data_root, item['file'])) for split, item in p
 val = 'val' if 'val' in files else 'train'
 test = 'test' if 'test' in files else val
 del prepared
+work_dir = f'work_dirs/{{pathlib.Path(data_root).name}}'
 """
 _COCO = """
 metainfo = dict(classes=classes)

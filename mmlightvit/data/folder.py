@@ -221,8 +221,8 @@ def coco_content(classes: Sequence[str], root: Path, pictures: Sequence[Picture]
 
 
 def coco_text(content: dict[str, Any]) -> str:
-    """The text of a COCO file, the same for the same content."""
-    return json.dumps(content, ensure_ascii=False)
+    """The text of a COCO file, the same for the same content; in ASCII, since readers open it in any encoding."""
+    return json.dumps(content)
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:

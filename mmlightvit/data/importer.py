@@ -262,11 +262,9 @@ def _divide(labels: LabelSet, present: list[set[str]], probes: dict[Path, Probe]
     pictures = labels.pictures
     stated = {picture.split for picture in pictures}
     known = stated - {None}
-    if options.split is None and ('val' in known or len(known) > 1):
+    if options.split is None and 'val' in known:
         for picture in pictures:
             picture.split = picture.split or 'train'
-        if 'val' not in known:
-            labels.notes.append('there is no val split')
         return {'by': None, 'count': None}
     open_places = [place for place, picture in enumerate(pictures) if options.split or picture.split in (None, 'train')]
     chosen = [pictures[place] for place in open_places]

@@ -51,7 +51,11 @@ class Source:
     @functools.cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
+        # Beside predictions lie their drawings, which are no pictures to train on.
+        drawn = self.folder / 'pictures' if (self.folder / 'predictions.json').is_file() else None
         for path in pictures_in(self.picture_root):
+            if drawn in path.parents:
+                continue
             found[path.name].append(path)
             found[path.stem + '.'].append(path)
         return found
@@ -70,13 +74,13 @@ class Source:
         """
         name = name.replace('\\', '/').strip()
         bases = [self.images] if self.images else []
-        bases += [beside, self.folder, *_split_folders(self.picture_root, split)]
+        bases += [beside, self.folder, *_split_folders(self.picture_root, split), Path.cwd()]
         for base in bases:
             path = Path(base, name)
             if name and path.is_file():
                 return Path(os.path.normpath(path))
         last = name.rsplit('/', 1)[-1]
-        short = _LABEL_STUDIO.sub('', last)
+        short = without_prefix(last)
         for key in (last, short, last.rpartition('.')[0] + '.', short.rpartition('.')[0] + '.'):
             paths = self._by_name.get(key, []) if key != '.' else []
             if len(paths) == 1:
@@ -136,6 +140,11 @@ def starts_with(path: Path, tag: str) -> bool:
         start = file.read(4096)
     element = re.search(rb'<([A-Za-z_][\w.-]*)', start)
     return element is not None and element[1].decode() == tag
+
+
+def without_prefix(name: str) -> str:
+    """The name of a file before Label Studio put digits in front."""
+    return _LABEL_STUDIO.sub('', name)
 
 
 def read_text(path: Path) -> str:

@@ -164,6 +164,14 @@ def test_yolo_of_label_studio_and_of_labelimg_without_yaml(tmp_path: Path) -> No
     assert len(flat.objects('x.jpg')) == 1
 
 
+def test_yolo_labels_that_no_picture_takes_are_named(tmp_path: Path) -> None:
+    """Label Studio names label files by an upload's prefix; any others would make silent negatives."""
+    source = yolo(tmp_path / 's', {'train/0a1b2c3d-a.txt': '1 0.5 0.5 0.5 0.5', 'val/other.txt': '0 0.5 0.5 0.5 0.5'})
+    done = imported(source, tmp_path / 'out')
+    assert len(done.objects('a.jpg')) == 1
+    assert done.reasons('val/other.txt') == ['there is no picture of this name']
+
+
 def test_two_pictures_of_one_stem_are_not_both_labelled(tmp_path: Path) -> None:
     source = yolo(tmp_path / 's', {'train/a.txt': '0 0.5 0.5 0.5 0.5'})
     write_pictures(source / 'images' / 'train', ['a.png'], 40)

@@ -131,6 +131,23 @@ def test_predictions_are_read_back_byte_for_byte(tmp_path: Path) -> None:
     assert done.folder.file_of('train').read_text() == json.dumps(content)
 
 
+def test_drawings_beside_predictions_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / 'pics', ['a.jpg'])
+    write_pictures(tmp_path / 'found' / 'pictures', ['a.jpg'], 7)
+    (tmp_path / 'found' / 'predictions.json').write_text('{}')
+    content = {
+        'images': [{'id': 1, 'file_name': 'pics/a.jpg', 'height': HEIGHT, 'width': WIDTH}],
+        'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 9, 9], 'area': 81, 'iscrowd': 0}],
+        'categories': [{'id': 1, 'name': 'cat'}],
+    }
+    file = tmp_path / 'found' / 'annotations.json'
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match='the picture is missing'):
+        imported(file, tmp_path / 'out', split='1')
+    monkeypatch.chdir(tmp_path)  # predictions say paths as they were given
+    assert imported(file, tmp_path / 'out', split='1').folder.images == tmp_path / 'pics'
+
+
 def test_splits_that_the_source_states_stay(tmp_path: Path) -> None:
     source = labelled(tmp_path / 's', ROWS)
     (source / 'train.txt').write_text('\n'.join(f'images/{name}.jpg' for name in list(ROWS)[:7]))
@@ -140,6 +157,10 @@ def test_splits_that_the_source_states_stay(tmp_path: Path) -> None:
     (source / 'data.yaml').write_text('train: train.txt\nnames: [cat, dog]\n')
     open_val = imported(source, tmp_path / 'out2')
     assert [len(open_val.names(split)) for split in ('train', 'val')] == [5, 2]
+    (source / 'data.yaml').write_text('train: train.txt\ntest: test.txt\nnames: [cat, dog]\n')
+    tested = imported(source, tmp_path / 'out5')
+    assert [len(tested.names(split)) for split in ('train', 'val', 'test')] == [5, 2, 3]
+    (source / 'data.yaml').write_text('train: train.txt\nnames: [cat, dog]\n')
     anew = imported(source, tmp_path / 'out3', split='0.5,0.5')
     assert len(anew.names('val')) in (3, 4)
     for text in ('0.8', '0.8,0.3', 'x', '0,1', '0.8,0.1,0.05,0.05', '1.2,-0.2'):

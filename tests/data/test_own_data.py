@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,9 @@ def prepared(folder: Path, task: str) -> DatasetFolder:
     elif task == 'segmentation':
         planted.write_labelled(source, images=2)
     else:
-        planted.write_coco(source, images=2)
+        path = planted.write_coco(source, images=3)
+        content = json.loads(path.read_text())  # the first picture has no object
+        path.write_text(json.dumps({**content, 'annotations': content['annotations'][2:]}))
         planted.write_coco(source, images=2, split='val')
     names = ','.join(['background', *planted.CLASSES]) if task == 'segmentation' else None
     return imported(source, folder / 'pets', classes=names, task=task).folder
@@ -155,3 +159,33 @@ def test_samples_are_shown_as_the_pipeline_gives_them(tmp_path: Path, task: str)
         pixels = np.asarray(Image.open(out)).reshape(-1, 3).astype(int)
         drawn = [(abs(pixels - colour_of(place)).max(axis=1) < 10).sum() for place in range(len(folder.classes))]
         assert sum(number > 25 for number in drawn) >= (1 if task == 'classification' else 2)
+
+
+def run_line(words: list[str], options: list[str]) -> int:
+    """A command of the docs; training with settings that make it a matter of seconds."""
+    if words[:2] == ['python', 'tools/train.py']:
+        train.train(train.parser().parse_args([*words[2:], '--cfg-options', *COMMON, *options]))
+        forget()
+        return 0
+    assert words[0] == 'mmlightvit'
+    return main([*words[1:], *(['--size', '64'] if words[1] == 'predict' else [])])
+
+
+def test_the_commands_of_the_docs(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a LabelMe folder to labelled pictures."""
+    pytest.importorskip('mmdet')
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
+    text = (repo / 'docs' / 'own_data.md').read_text()
+    (block,) = re.findall(r'<!-- run -->\n```bash\n(.*?)```', text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photos').mkdir()
+    for number in range(5):
+        planted.scene(number).save(f'photos/{number}.jpg')
+        points = [[5 + number, 5], [30, 5], [30, 30]]
+        shapes = [{'label': ('cat', 'dog')[number % 2], 'points': points, 'shape_type': 'polygon', 'group_id': None}]
+        content = {'imagePath': f'{number}.jpg', 'imageData': None, 'shapes': shapes}
+        Path(f'photos/{number}.json').write_text(json.dumps(content))
+    for line in block.splitlines():
+        assert run_line(shlex.split(line, comments=True), TASKS['instance'][1]) == 0, line
+    assert Path('pets/show.png').is_file()
+    assert len(list(Path('found').rglob('*.jpg'))) == 5

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmlightvit.data.labels import SPLIT_NAMES, Annotation, Picture
 from mmlightvit.data.probe import is_picture, pictures_in
-from mmlightvit.data.source import Source, near_files, numbers, read_text
+from mmlightvit.data.source import Source, near_files, numbers, read_text, without_prefix
 from mmlightvit.errors import UserError
 
 #: Rounding leaves [0, 1] by a little.
@@ -37,9 +37,11 @@ def read(source: Source) -> None:
     seen: dict[Path, Path] = {}
     used: set[Path] = set()
     label_folders: set[Path] = set()
+    prefixed: dict[Path, dict[str, Path]] = {}
     for split, place in splits:
         for path in _pictures(place, source):
-            label = _label_file(path)
+            label = _label_file(path, prefixed)
+            label_folders.add(label.parent)
             split_here = split or source.split_of(path)
             if path in used:
                 continue
@@ -53,7 +55,6 @@ def read(source: Source) -> None:
             source.labels.pictures.append(picture)
             if label.is_file():
                 seen[label] = path
-                label_folders.add(label.parent)
                 picture.objects = list(_objects(label, names, source))
             else:
                 picture.source = ''
@@ -144,11 +145,18 @@ def _pictures(place: Path, source: Source) -> Iterator[Path]:
                 source.labels.lose(source.name(place), number, line.strip(), 'it is not a picture')
 
 
-def _label_file(picture: Path) -> Path:
+def _label_file(picture: Path, prefixed: dict[Path, dict[str, Path]]) -> Path:
+    """Where the label is or would be; Label Studio puts eight digits and a hyphen in front of its name."""
     beside = picture.with_suffix('.txt')
     head, middle, tail = str(picture).rpartition(f'{os.sep}images{os.sep}')
     mirrored = Path(f'{head}{os.sep}labels{os.sep}{tail}').with_suffix('.txt') if middle else beside
-    return mirrored if mirrored.is_file() or not beside.is_file() else beside
+    label = mirrored if mirrored.is_file() or not beside.is_file() else beside
+    if label.is_file():
+        return label
+    if label.parent not in prefixed:
+        files = sorted(label.parent.glob('*.txt'))
+        prefixed[label.parent] = {short: path for path in files if (short := without_prefix(path.name)) != path.name}
+    return prefixed[label.parent].get(label.name, label)
 
 
 def _objects(path: Path, names: list[str], source: Source) -> Iterator[Annotation]:
