@@ -51,6 +51,10 @@ OPTIM_WRAPPERS = _root.Registry(
 )
 DATA_SAMPLERS = _root.Registry('data sampler', parent=_root.DATA_SAMPLERS, scope=SCOPE, locations=[f'{_D}.samplers'])
 DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locations=[f'{_D}.samplers'])
+#: What a model asks for by name, so that the room of models knows nothing of the rooms that read files.
+FUNCTIONS = _root.Registry(
+    'function', parent=_root.FUNCTIONS, scope=SCOPE, locations=['mmlightvit.checkpoint.pretrained']
+)
 METRICS = _root.Registry(
     'metric',
     parent=_root.METRICS,

@@ -31,7 +31,7 @@ from mmlightvit.models.layers import (
     tabled_grids,
 )
 from mmlightvit.models.published import translate_backbone
-from mmlightvit.registry import MODELS
+from mmlightvit.registry import FUNCTIONS, MODELS
 
 #: Paper Table 1 and section 4.2; ``test`` is ours, for tests alone. Head width is 32 in the published variants.
 ARCH_ZOO: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -298,6 +298,19 @@ class LightViT(BaseModule):
         self.reset_parameters()
         self._freeze_stages()
         self._register_load_state_dict_pre_hook(translate_backbone, with_module=True)
+
+    @classmethod
+    def from_pretrained(cls, source: str, **kwargs: Any) -> LightViT:
+        """A backbone with weights.
+
+        Args:
+            source: A name of ``mmlightvit models``, a model folder, or a checkpoint.
+            **kwargs: Arguments that differ from what the weights were trained with, such as ``out_indices``.
+
+        Raises:
+            UserError: There are no such weights, or they do not fit.
+        """
+        return FUNCTIONS.get('pretrained_backbone')(cls, source, **kwargs)
 
     def reset_parameters(self) -> None:
         """Initialise as the published code does; convolutions keep torch's default."""
