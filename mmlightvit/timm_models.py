@@ -96,8 +96,11 @@ class TimmLightViT(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers for rates that fall with depth."""
         stem = r'^backbone\.(?:patch_embed|global_token)'
-        blocks = r'^backbone\.stages\.(\d+)' if coarse else r'^backbone\.stages\.(\d+)\.(?:blocks\.(\d+)|downsample)'
-        return {'stem': stem, 'blocks': [(blocks, None), (r'^head\.(?!fc)', (99999,))]}
+        head = (r'^head\.(?!fc)', (99999,))
+        if coarse:
+            return {'stem': stem, 'blocks': [(r'^backbone\.stages\.(\d+)', None), head]}
+        merging = (r'^backbone\.stages\.(\d+)\.downsample', (0,))
+        return {'stem': stem, 'blocks': [(r'^backbone\.stages\.(\d+)\.blocks\.(\d+)', None), merging, head]}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass."""

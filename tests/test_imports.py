@@ -61,7 +61,7 @@ def test_detection_works_without_the_other_toolboxes(repo, config):
 from mmengine import Config
 from mmengine.registry import init_default_scope
 from mmlightvit.durable.runner import Runner
-from mmlightvit.registry import HOOKS, DATASETS, TRANSFORMS, RUNNERS
+from mmlightvit.registry import HOOKS, DATASETS, RUNNERS
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 register_all_modules()

@@ -15,7 +15,7 @@ import pytest
 BASE = {'errors', 'registry', 'toolboxes', 'version'}
 #: The rooms that a room may import, besides itself. Those that are not named may import all but `cli`.
 ALLOWED = {
-    '__init__': {'inference', 'version'},
+    '__init__': {'checkpoint', 'inference', 'version'},
     '__main__': {'cli', 'errors'},
     'version': set(),
     'errors': set(),
