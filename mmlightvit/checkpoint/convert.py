@@ -23,14 +23,7 @@ SAFETENSORS = '.safetensors'
 
 @dataclass(frozen=True)
 class Differences:
-    """Where the keys and shapes of a file depart from those of its variant.
-
-    Attributes:
-        missing: Keys that are not there.
-        unexpected: Keys that should not be there.
-        reshaped: Keys of another shape, with both shapes.
-        unchecked: Keys of parts that this project does not define, such as a decode head.
-    """
+    """The keys by which a file departs from its variant, and those of parts that no layout is published of."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -53,13 +46,7 @@ class Differences:
 
 
 class LayoutError(UserError):
-    """A file is recognised but departs from its variant.
-
-    Args:
-        source: What it was recognised as.
-        differences: Where it departs.
-        name: The file.
-    """
+    """A file is recognised (``source``) but departs from its variant (``differences``)."""
 
     def __init__(self, source: Source, differences: Differences, name: str) -> None:
         listed = '; '.join(f'{what}: {shorten(keys)}' for what, keys in differences.faults.items() if keys)
@@ -97,11 +84,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str = 'nat
 
 
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights in full or not at all; safetensors where the name ends so.
-
-    Raises:
-        UserError: The directory is missing or not writable, or the disk is full.
-    """
+    """Write weights in full or not at all, or raise a :class:`UserError`; safetensors where the name ends so."""
     # A view of a larger storage would be saved with all of it, and safetensors takes no shared storage.
     state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
@@ -120,11 +103,7 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def compare(source: Source) -> Differences:
-    """Compare a recognised file with the layout of its variant.
-
-    The backbone is compared with the model of the recognised arguments, the heads of the published kinds with the
-    published ones for their number of classes.
-    """
+    """Hold the backbone against the model of the recognised arguments, published heads against their known shapes."""
     prefix = '' if source.kind == 'backbone' else 'backbone.'
     expected = {f'{prefix}{key}': shape for key, shape in _backbone_shapes(source).items()}
     for name, shape in _published_parts(source).items():  # each bias has as many entries as its weight has rows

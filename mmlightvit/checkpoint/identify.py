@@ -14,9 +14,6 @@ from torch import Tensor
 from mmlightvit.errors import UserError
 from mmlightvit.models import published
 
-#: Where trainers keep the weights.
-_CONTAINERS = ('state_dict', 'model')
-
 #: What stands beside ``backbone.`` in a model of each kind, first match first.
 _KINDS = (
     ('detector', ('rpn_head.', 'roi_head.', 'bbox_head.', 'mask_head.')),
@@ -30,21 +27,13 @@ _OUR_KEY = re.compile(r'(?:^|\.)stages\.\d+\.(?:blocks|downsample)\.')
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of a backbone, as its tensors' shapes show them.
+    """The arguments of a backbone, as its tensors' shapes show them."""
 
-    Attributes:
-        arch: Name of the variant, or None where no variant fits.
-        embed_dims: Channels of each stage.
-        num_blocks: Blocks of each stage.
-        num_global_tokens: Global tokens.
-        window_size: Window side; None without position-bias tables.
-    """
-
-    arch: str | None
-    embed_dims: tuple[int, ...]
-    num_blocks: tuple[int, ...]
+    arch: str | None  #: Name of the variant, or None where no variant fits.
+    embed_dims: tuple[int, ...]  #: Channels of each stage.
+    num_blocks: tuple[int, ...]  #: Blocks of each stage.
     num_global_tokens: int
-    window_size: int | None
+    window_size: int | None  #: Window side; None without position-bias tables.
 
     def __str__(self) -> str:
         name = f'LightViT {self.arch}' if self.arch else 'LightViT of no named variant'
@@ -90,20 +79,13 @@ class Source:
 
 
 def find_state_dict(checkpoint: Mapping[str, Any], name: str = 'checkpoint') -> dict[str, Tensor]:
-    """The weights of a checkpoint, without ``module.``.
-
-    Args:
-        checkpoint: ``{'state_dict': ...}``, a trainer's ``{'model': ...}``, or the bare weights.
-        name: The file, for messages.
+    """The weights of a checkpoint, without ``module.``: of ``{'state_dict': ...}``, ``{'model': ...}``, or bare ones.
 
     Raises:
         UserError: There are none, or something that is no tensor is among them.
     """
-    state: Any = checkpoint
-    for key in _CONTAINERS:
-        if isinstance(checkpoint.get(key), Mapping):
-            state = checkpoint[key]
-            break
+    containers = (checkpoint.get('state_dict'), checkpoint.get('model'))
+    state: Any = next((found for found in containers if isinstance(found, Mapping)), checkpoint)
     if not state:
         raise UserError(f'{name}: holds no weights.')
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
@@ -122,11 +104,7 @@ def find_state_dict(checkpoint: Mapping[str, Any], name: str = 'checkpoint') -> 
 
 
 def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint') -> Source:
-    """Say what the weights are and bring them under our names.
-
-    Args:
-        state: Tensors by their names in the file.
-        name: The file, for messages.
+    """Say what the weights, by their names in the file, are, and bring them under our names.
 
     Raises:
         UserError: The keys mix the published layout and ours, or an index buffer is not the one of its window.
@@ -168,41 +146,33 @@ def kind_of(keys: Iterable[str]) -> str:
 
 
 def architecture_of(backbone: Mapping[str, Tensor]) -> Architecture:
-    """Read a backbone's arguments off its tensors.
-
-    Args:
-        backbone: Tensors by our names, without prefix; some may be missing.
-    """
+    """Read a backbone's arguments off its tensors: by our names, without prefix; some may be missing."""
     from mmlightvit.models.backbones.lightvit import ARCH_ZOO
 
-    blocks: dict[int, set[int]] = {}
+    blocks: dict[int, set[str]] = {}
     dims: dict[int, int] = {}
     window = None
     for key, value in backbone.items():
-        match = re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key)
-        if match is None:
-            continue
-        blocks.setdefault(int(match[1]), set()).add(int(match[2]))
-        if key.endswith('.norm1.weight'):
-            dims[int(match[1])] = value.shape[0]
-        if key.endswith('.relative_position_bias_table'):
-            window = (math.isqrt(value.shape[0]) + 1) // 2
-    token = backbone.get('global_token')
+        if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key):
+            stage = int(match[1])
+            blocks.setdefault(stage, set()).add(match[2])
+            if key.endswith('.norm1.weight'):
+                dims[stage] = value.shape[0]
+            if key.endswith(f'.{published.TABLE}'):
+                window = (math.isqrt(value.shape[0]) + 1) // 2
     embed_dims = tuple(dims[i] for i in sorted(dims))
     num_blocks = tuple(len(blocks[i]) for i in sorted(blocks))
-    arch = next(
-        (
-            name
-            for name, variant in ARCH_ZOO.items()
-            # A backbone whose last stages are not built is still of its variant.
-            if embed_dims
-            and tuple(variant['embed_dims'])[: len(embed_dims)] == embed_dims
-            and tuple(variant['num_blocks'])[: len(num_blocks)] == num_blocks
-        ),
-        None,
-    )
+    fitting = [
+        name
+        for name, variant in ARCH_ZOO.items()
+        # A backbone whose last stages are not built is still of its variant.
+        if embed_dims
+        and tuple(variant['embed_dims'])[: len(embed_dims)] == embed_dims
+        and tuple(variant['num_blocks'])[: len(num_blocks)] == num_blocks
+    ]
+    token = backbone.get('global_token')
     tokens = token.shape[1] if token is not None and token.dim() == 3 else 0
-    return Architecture(arch, embed_dims, num_blocks, tokens, window)
+    return Architecture(fitting[0] if fitting else None, embed_dims, num_blocks, tokens, window)
 
 
 def shorten(keys: Iterable[str], limit: int = 12) -> str:

@@ -31,23 +31,14 @@ _OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
 
 @dataclass
 class LoadReport:
-    """The outcome of loading a checkpoint.
+    """The outcome of loading a checkpoint; keys are listed by the reason."""
 
-    Attributes:
-        name: The file.
-        source: What it was recognised as.
-        loaded: How many tensors went into the model.
-        left_out: Keys of the file that the model does not take, by reason.
-        fresh: Parameters of the model that stay as initialised, by reason.
-        resized: Position-bias tables brought to the model's window size.
-    """
-
-    name: str
-    source: str
-    loaded: int = 0
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    fresh: dict[str, list[str]] = field(default_factory=dict)
-    resized: list[str] = field(default_factory=list)
+    name: str  #: The file.
+    source: str  #: What it was recognised as.
+    loaded: int = 0  #: How many tensors went into the model.
+    left_out: dict[str, list[str]] = field(default_factory=dict)  #: Keys of the file that the model does not take.
+    fresh: dict[str, list[str]] = field(default_factory=dict)  #: Parameters that stay as initialised.
+    resized: list[str] = field(default_factory=list)  #: Position-bias tables brought to the model's window size.
 
     def __str__(self) -> str:
         rows = [(f'initialised afresh, {reason}', keys) for reason, keys in self.fresh.items()]
@@ -236,10 +227,7 @@ def _declared_fresh(
 ) -> dict[str, str]:
     """Parameters that may stay as initialised when training starts, with the reason.
 
-    Args:
-        expected: The model's state.
-        incoming: What the file brings.
-        alone: The kind of file, where only its backbone is loaded.
+    ``alone`` is the kind of file where only its backbone is loaded.
     """
     prefix = _backbone_prefix(expected)
     if prefix is None:
