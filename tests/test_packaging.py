@@ -164,3 +164,13 @@ def test_in_a_checkout_too(repo, tmp_path):
 def test_other_packages_are_found_as_before():
     with pytest.raises(ValueError, match='please specify the package name'):
         get_config('mmdet::no_folder.py')
+
+
+@pytest.mark.parametrize(
+    ('base', 'model'),
+    [('mmseg::_base_/models/fpn_r50.py', 'EncoderDecoder'), ('mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'MaskRCNN')],
+)
+def test_bases_of_the_toolboxes_are_found_in_either_distribution(base, model, tmp_path):
+    pytest.importorskip(base.partition('::')[0])
+    (tmp_path / 'user.py').write_text(f"_base_ = '{base}'\n")
+    assert Config.fromfile(tmp_path / 'user.py').model.type == model

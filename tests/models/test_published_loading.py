@@ -149,3 +149,44 @@ def test_mmengine_as_it_comes_loads_published_files(tmp_path, repo):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-2:] == ['[]', 'mmengine True']
+
+
+INFERENCER = """
+import sys
+import torch
+from mmdet.apis import DetInferencer
+from mmengine.runner import checkpoint
+from mmlightvit.models.published import rename_to_published
+
+folder = sys.argv[1]
+source = DetInferencer(f'{folder}/config.py', device='cpu').model
+torch.save({'state_dict': rename_to_published(source.state_dict(), 'detector')}, f'{folder}/published.pth')
+target = DetInferencer(f'{folder}/config.py', f'{folder}/published.pth', device='cpu').model
+differing = [key for key, value in source.state_dict().items() if not target.state_dict()[key].equal(value)]
+print(len(source.state_dict()) > 100, differing)
+print(sorted(name for name in sys.modules if name.startswith(('mmlightvit.checkpoint', 'mmlightvit.durable'))))
+print('mmengine', not hasattr(checkpoint.load_state_dict, '_mmlightvit_replaces'))
+"""
+
+
+def test_mmdets_inferencer_loads_a_published_detector(tmp_path, repo):
+    """With no import of ours but the model: not even the one line of our runtime's base."""
+    pytest.importorskip('mmdet')
+    sizes = dict(embed_dims=[8, 16, 32], num_heads=[1, 2, 4], num_blocks=[1, 1, 1], ffn_ratios=[2, 2, 2])
+    arch = dict(_delete_=True, **sizes, num_global_tokens=2)
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = '{repo / 'configs' / 'mask_rcnn_lightvit_t_1x.py'}'\n"
+        "custom_imports = dict(_delete_=True, imports=['mmlightvit.models.backbones'], allow_failed_imports=False)\n"
+        f'model = dict(backbone=dict(arch={arch}, init_cfg=None), neck=dict(in_channels=[8, 16, 32]))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', INFERENCER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=repo,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(repo), *sys.path])},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-3:] == ['True []', '[]', 'mmengine True']
