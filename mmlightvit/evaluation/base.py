@@ -91,7 +91,9 @@ class Report:
 
     def worst(self, places: Sequence[tuple[int, str]], pair: Pair) -> None:
         """The section and ``worst/``; worst picture first."""
-        self.page.section('Worst pictures', 'Truth on the left, prediction on the right; the worst first.')
+        self.page.section(
+            'Worst pictures', 'Truth on the left, prediction on the right; the worst first. Click one to enlarge it.'
+        )
         (self.out / 'worst').mkdir(exist_ok=True)
         cells: list[tuple[bytes, str]] = []
         for place, caption in places:

@@ -38,6 +38,8 @@ th[aria-sort=ascending]::after { content: " \\2191"; } th[aria-sort=descending]:
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td.words { text-align: left; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 18px; }
+.pictures img { cursor: zoom-in; width: 100%; } .pictures .large { grid-column: 1 / -1; }
+.pictures .large img { cursor: zoom-out; }
 .crops { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
 .crops img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--panel); border-radius: 6px; }
 figcaption { padding-top: 4px; overflow-wrap: anywhere; }
@@ -45,12 +47,16 @@ figcaption { padding-top: 4px; overflow-wrap: anywhere; }
   .tiles, .crops { grid-template-columns: 1fr 1fr; } .tile b { font-size: 1.35rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; }
   figure, tr, .tile, li { break-inside: avoid; } h2, h2 + p { break-after: avoid; } .wide { overflow: visible; }
-  .figures, .pictures { grid-template-columns: 1fr 1fr; } .crops { grid-template-columns: repeat(4, 1fr); }
+  .figures { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); }
+  .pictures { grid-template-columns: 1fr 1fr; } .pictures .large { grid-column: auto; }
+  .crops { grid-template-columns: repeat(4, 1fr); }
   th:first-child, td:first-child { position: static; } table { font-size: 8pt; } th, td { padding: 3px 6px; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
 """
 
-_SORT = """
+_SCRIPT = """
+for (const image of document.querySelectorAll('.pictures img'))
+  image.onclick = () => image.parentElement.classList.toggle('large');
 for (const head of document.querySelectorAll('th[data-sort]')) head.onclick = () => {
   const table = head.closest('table'), place = head.cellIndex, up = head.ariaSort !== 'ascending';
   for (const other of table.querySelectorAll('th')) other.removeAttribute('aria-sort');
@@ -129,7 +135,9 @@ class Page:
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{_text(self._title)}</title><style>{_STYLE}</style></head><body>\n'
-            f'{self._head}<nav>{links}</nav>\n' + '\n'.join(self._parts) + f'\n<script>{_SORT}</script></body></html>\n'
+            f'{self._head}<nav>{links}</nav>\n'
+            + '\n'.join(self._parts)
+            + f'\n<script>{_SCRIPT}</script></body></html>\n'
         )
         atomic_write(path, lambda file: file.write(content.encode()))
 
@@ -139,8 +147,10 @@ def _text(text: str) -> str:
 
 
 def _figure(path: Path, alt: str, caption: str) -> str:
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20]) * 5 // 8  # figures have more pixels than the page, for print and for phones
     return (
-        f'<figure><img alt="{_text(alt)}" src="{_uri(path.read_bytes(), "png")}">'
+        f'<figure><img width="{width}" alt="{_text(alt)}" src="{_uri(content, "png")}">'
         f'<figcaption>{_text(caption)}</figcaption></figure>'
     )
 

@@ -222,7 +222,7 @@ def of_config(path: Path, split: str) -> Truth:
         raise UserError(f'the {split} data of {path} cannot be read: {error}; see mmlightvit check') from None
     classes, name = tuple(dataset.metainfo['classes']), f'{path.stem} ({split})'
     if TOOLBOXES[cfg.default_scope].task == 'detection':
-        if not hasattr(dataset, 'coco'):
+        if not hasattr(dataset, 'COCOAPI'):  # every data set of mmdet that reads COCO files
             raise UserError(f'{path}: its data is a {type(dataset).__name__}; a report of detections takes COCO files')
         root = dataset.data_prefix.get('img')
         return of_coco(Path(dataset.ann_file), Path(root) if root else None, name).for_classes(classes)
