@@ -45,13 +45,15 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report."""
+    from mmlightvit.evaluation import packages
     from mmlightvit.evaluation.coco_scores import row_of
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
     from mmlightvit.evaluation.truth import of_data
     from mmlightvit.inference.outputs import free_folder, named_folder
 
-    row_of(args.iou)  # before the model works for minutes
+    packages.require()
+    row_of(args.iou)
     folder = model_folder(args.model) if args.set_thresholds else None
     truth = of_data(args.data, args.split)
     found = answers(args.model, truth, config=args.config, device=args.device, batch=args.batch)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.errors import UserError
+from mmlightvit.evaluation import packages
 
 
 class ClassScores(NamedTuple):
@@ -40,15 +40,12 @@ def score(
     labels: NDArray[np.int64], ranks: NDArray[np.int64], scores: NDArray[np.float64], classes: int
 ) -> ClassScores:
     """Scores from (n,) true classes, (n, ranks) answers by falling score, and their scores."""
-    try:
-        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-    except ImportError:
-        raise UserError('scores of a classifier need scikit-learn: pip install "mmlightvit[report]"') from None
+    metrics_of = packages.load('sklearn.metrics')
     hits = ranks == labels[:, None]
     right = np.stack([hits[:, 0], hits[:, :5].any(1)], 1)
     predicted = ranks[:, 0]
     every = np.arange(classes)
-    table = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
+    table = metrics_of.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
     per_class = [
         dict(objects=int(n), precision=float(p), recall=float(r) if n else None, f1=float(f) if n else None)
         for p, r, f, n in zip(*table)
@@ -58,7 +55,7 @@ def score(
     accuracy = 100 * right.mean(0)
     metrics = {'top1': float(accuracy[0]), 'top5': float(accuracy[1])}
     metrics |= dict(zip(('precision', 'recall', 'f1'), means))
-    confusion = confusion_matrix(labels, predicted, labels=every)
+    confusion = metrics_of.confusion_matrix(labels, predicted, labels=every)
     calibration = calibrate(scores[:, 0], right[:, 0])
     return ClassScores(right, predicted, scores[:, 0], labels, metrics, per_class, confusion, calibration)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
+from mmlightvit.evaluation import packages
 from mmlightvit.evaluation.matches import IGNORED, MISTAKE, RIGHT, Matches
 
 KINDS = {'bbox': 'boxes', 'segm': 'masks'}
@@ -31,14 +32,6 @@ ERRORS = {
 }
 
 
-def _hotcoco() -> Any:
-    try:
-        import hotcoco
-    except ImportError:
-        raise UserError('measuring detections needs hotcoco: pip install "mmlightvit[report]"') from None
-    return hotcoco
-
-
 def row_of(iou: float) -> int:
     """The place of a threshold among ``IOUS``.
 
@@ -53,7 +46,7 @@ def row_of(iou: float) -> int:
 def mask_codes(annotations: Iterable[Mapping[str, Any]], height: int, width: int) -> list[str]:
     """The masks of annotations of one picture as COCO's compressed run-length codes."""
     image = dict(id=1, height=height, width=width)
-    coco = _hotcoco().COCO(dict(images=[image], categories=[], annotations=[]))
+    coco = packages.load('hotcoco').COCO(dict(images=[image], categories=[], annotations=[]))
     codes = [coco.ann_to_rle({**annotation, 'image_id': 1})['counts'] for annotation in annotations]
     return [code.decode() if isinstance(code, bytes) else code for code in codes]
 
@@ -82,7 +75,7 @@ class CocoScores:
         self.classes = [category['name'] for category in truth['categories']]
         self.image_ids = [image['id'] for image in truth['images']]
         self._place = {image_id: place for place, image_id in enumerate(self.image_ids)}
-        self._truth = _hotcoco().COCO(dict(truth))
+        self._truth = packages.load('hotcoco').COCO(dict(truth))
         self._evaluation = self._evaluate(self.results)
         self._evaluation.accumulate()
         self._evaluation.summary_lines()  # fills the metrics; summarize() would print them
@@ -93,7 +86,7 @@ class CocoScores:
         return [{key: result[key] for key in self._wanted} for result in results]
 
     def _evaluate(self, results: list[dict[str, Any]], area: str | None = None) -> Any:
-        evaluation = _hotcoco().COCOeval(self._truth, self._truth.load_res(results), self.kind)
+        evaluation = packages.load('hotcoco').COCOeval(self._truth, self._truth.load_res(results), self.kind)
         if area is not None:
             evaluation.params.area_rng, evaluation.params.area_rng_lbl = [list(AREAS[area])], ['all']
             evaluation.params.max_dets = [100]

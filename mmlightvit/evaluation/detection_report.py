@@ -16,7 +16,7 @@ from mmlightvit.evaluation.coco_scores import ERRORS, IOUS, KINDS, METRICS, Coco
 from mmlightvit.evaluation.matches import Matches, draws, interval, metrics_of_draws
 from mmlightvit.evaluation.page import Cell
 from mmlightvit.evaluation.thresholds import FEWEST_OBJECTS, Curve, Thresholds, choose, curves
-from mmlightvit.evaluation.truth import Truth
+from mmlightvit.evaluation.truth import Truth, some
 
 _SUSPECTS_ON_PAGE = 12
 _WORDS = {
@@ -145,18 +145,19 @@ class DetectionReport(Report):
         named = [f'{ERRORS[kind]} ({cost:.3f} AP, {count:,} times)' for cost, count, kind in most[:2] if cost >= 0.005]
         if named:
             points.append(f'Most is lost to: {"; ".join(named)}.')
-        known = [row for row in rows if row['AP'] is not None]
+        known = [row for row in rows if row['objects'] >= FEWEST_OBJECTS]
+        known = known if len(known) > 2 else [row for row in rows if row['AP'] is not None]
         if len(known) > 2:
             weak = sorted(known, key=lambda row: row['AP'])[:3]
             points.append('Weakest classes: ' + ', '.join(f'{row["class"]} (AP {row["AP"]:.3f})' for row in weak) + '.')
         empty = [row['class'] for row in rows if not row['objects']]
         if empty:
-            points.append(f'Not in this set, so not measured: {", ".join(empty[:8])}{" ..." * (len(empty) > 8)}.')
+            points.append(f'Not in this set, so not measured: {some(empty)}.')
         few = [row['class'] for row in rows if 0 < row['objects'] < FEWEST_OBJECTS]
         if few:
             points.append(
                 f'{many(len(few), "class")} with under {FEWEST_OBJECTS} objects '
-                f'({", ".join(few[:5])}{" ..." * (len(few) > 5)}): their numbers are chance to a large part.'
+                f'({some(few)}): their numbers are chance to a large part.'
             )
         ece = self.metrics['calibration']['bbox']['ece']
         if ece is not None and ece > 0.1:
@@ -191,7 +192,7 @@ class DetectionReport(Report):
         self.page.figures(
             [
                 (pr, 'precision over recall', 'Mean of the classes; a thin line is a class at IoU 0.50.'),
-                (f1, 'F1 over threshold', 'The dot is the threshold with the highest F1, which `predict` then uses.'),
+                (f1, 'F1 over threshold', 'The dot is the threshold with the highest F1, which predict then uses.'),
             ]
         )
 

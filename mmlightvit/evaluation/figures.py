@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.errors import UserError
+from mmlightvit.evaluation import packages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +23,7 @@ _INK, _FAINT = '#222222', '#9aa3ad'
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError('the figures of a report need matplotlib: pip install "mmlightvit[report]"') from None
-    figure = Figure(figsize=(width, height), dpi=160, layout='constrained')
+    figure = packages.load('matplotlib.figure').Figure(figsize=(width, height), dpi=160, layout='constrained')
     return figure, figure.subplots()
 
 

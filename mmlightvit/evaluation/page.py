@@ -23,7 +23,7 @@ p { margin: 4px 0 12px; max-width: 46em; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; }
 ul { margin: 10px 0; padding-left: 1.2em; max-width: 46em; } li { margin: 3px 0; }
 nav { font-size: .9rem; margin: 14px 0 0; } nav a { color: var(--blue); margin-right: 14px; white-space: nowrap; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px; margin: 20px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 10px; margin: 20px 0; }
 .tile { background: var(--panel); border-radius: 8px; padding: 12px 14px; }
 .tile b { display: block; font-size: 1.65rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile span { display: block; color: var(--soft); font-size: .85rem; }

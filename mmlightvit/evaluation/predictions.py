@@ -179,7 +179,10 @@ def coco_results(content: Mapping[str, Any], truth: Truth) -> tuple[list[dict[st
             if 'mask' in item:
                 found['segmentation'] = item['mask']
             out.append(found)
-    return out, _notes(truth, len(seen), others, 'nothing was found in them')
+    notes = _notes(truth, len(seen), others, 'nothing was found in them')
+    if content.get('score_thr'):
+        notes.append('These predictions were cut off at a score, so AP is too low.')
+    return out, notes
 
 
 def class_scores(

@@ -98,7 +98,7 @@ class Truth:
         if kinds.get(task, task) != kinds.get(self.task, self.task):
             raise UserError(f'the model is for {task}, and {self.name} is labelled for {self.task}')
         if classes and tuple(classes) != self.classes:
-            raise UserError(f'the model knows {_some(classes)}, and {self.name} has {_some(self.classes)}')
+            raise UserError(f'the model knows {some(classes)}, and {self.name} has {some(self.classes)}')
 
     def for_classes(self, classes: Sequence[str]) -> Truth:
         """Objects of a model's classes, which is what can be asked of it; what is left out becomes a note.
@@ -110,15 +110,15 @@ class Truth:
         both = tuple(name for name in classes if name in self.classes)
         if not both:
             raise UserError(
-                f'the model knows {_some(classes)}, and {self.name} has {_some(self.classes)}: no class in common'
+                f'the model knows {some(classes)}, and {self.name} has {some(self.classes)}: no class in common'
             )
         notes = list(self.notes)
         unknown = [name for name in self.classes if name not in classes]
         absent = [name for name in classes if name not in self.classes]
         if unknown:
-            notes.append(f'The model does not know {_some(unknown)}; objects of these classes are left out.')
+            notes.append(f'The model does not know {some(unknown)}; objects of these classes are left out.')
         if absent:
-            notes.append(f'{self.name} does not have {_some(absent)}; detections of these classes are left out.')
+            notes.append(f'{self.name} does not have {some(absent)}; detections of these classes are left out.')
         ids = {self.classes.index(name) + 1: number for number, name in enumerate(both, 1)}
         annotations = [
             {**item, 'category_id': ids[item['category_id']]}
@@ -254,6 +254,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f'{path} is no JSON: {error}') from None
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first five, and how many more."""
     more = f' and {len(names) - 5} more' if len(names) > 5 else ''
     return ', '.join(names[:5]) + more

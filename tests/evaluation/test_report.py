@@ -216,6 +216,32 @@ def test_no_pictures_is_an_error():
         of_coco(dict(images=[], annotations=[], categories=[]))
 
 
+def test_predictions_that_were_cut_off_are_said_to_be(ordinary, tmp_path):
+    _, _, out, labels = ordinary
+    content = json.loads((out / 'predictions.json').read_text()) | dict(score_thr=0.3)
+    metrics = report_from_predictions(content, of_coco(labels), tmp_path)
+    assert 'cut off at a score' in metrics['notes'][0]
+
+
+def test_a_report_needs_neither_torch_nor_mmengine(repo, tmp_path):
+    from test_imports import run_without
+
+    labels = scenes.truth()
+    for name, content in (('truth', labels), ('found', scenes.noisy(labels))):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    call = f"call('report', ['{tmp_path}/found.json', '{tmp_path}/truth.json', '--out', '{tmp_path}/out'])"
+    out = run_without({'torch', 'mmengine', 'mmcv', 'cv2'}, f'from mmlightvit.cli import call\nprint({call})', repo)
+    assert out.splitlines()[-1] == '0'
+
+
+def test_a_missing_package_is_named(repo, tmp_path):
+    from test_imports import run_without
+
+    code = "from mmlightvit.cli import call\nimport sys\nsys.stderr = sys.stdout\nprint(call('report', ['a', 'b']))"
+    said = run_without({'sklearn'}, code, repo).splitlines()
+    assert said == ['error: mmlightvit report needs scikit-learn: pip install "mmlightvit[report]"', '1']
+
+
 # -- other tasks ------------------------------------------------------------------------------------------------------
 def test_a_classifier(tmp_path):
     rng = np.random.default_rng(0)
