@@ -53,13 +53,13 @@ def write_coco(root: Path, images: int = 12, split: str = 'train') -> Path:
         content['images'].append({'id': 100 + index, 'file_name': name, 'height': 48, 'width': 64})
         x, y, w, h = 4 + index % 6, 6, 20, 16
         content['annotations'].append(
-            annotation(2 * index, 100 + index, 7, [x, y, w, h], [[x, y, x + w, y, x + w, y + h, x, y + h]])
+            annotation(2 * index + 1, 100 + index, 7, [x, y, w, h], [[x, y, x + w, y, x + w, y + h, x, y + h]])
         )
         # Column by column: columns 40 to 49, rows 10 to 29 of 48.
         runs = [40 * 48 + 10] + [20, 28] * 9 + [20]
         runs.append(48 * 64 - sum(runs))
         content['annotations'].append(
-            annotation(2 * index + 1, 100 + index, 8, [40, 10, 10, 20], {'size': [48, 64], 'counts': runs})
+            annotation(2 * index + 2, 100 + index, 8, [40, 10, 10, 20], {'size': [48, 64], 'counts': runs})
         )
     path = root / 'annotations' / f'{split}.json'
     path.write_text(json.dumps(content))

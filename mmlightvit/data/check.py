@@ -100,16 +100,18 @@ def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Repor
         return []
     _check_categories(dataset, content, report)
     folder = roots(dataset)[0]
-    named = [item for item in content['images'] if isinstance(item.get('file_name'), str)]
-    readable = {
-        osp.join(folder, item['file_name']): item
-        for item in named
-        if not escapes(osp.join(folder, item['file_name']), folder)
+    named = {
+        osp.join(folder, item['file_name'].replace('\\', '/')): item
+        for item in content['images']
+        if isinstance(item.get('file_name'), str)
     }
+    readable = {path: item for path, item in named.items() if not escapes(path, folder)}
     report.images += len(readable)
-    for path, image in _in_threads(
-        lambda path: _read_image(path, dataset.backend_args), list(readable), progress, 'images'
-    ):
+
+    def read(path: str) -> _Image:
+        return _read_image(path, dataset.backend_args)
+
+    for path, image in _in_threads(read, list(readable), progress, 'images'):
         item = readable[path]
         said = (item.get('height'), item.get('width'))
         if image.fault:
@@ -146,11 +148,15 @@ def _check_content(dataset: Any, content: dict, with_mask: bool, report: Report)
                 f'{path}: the file_name of image {item.get("id")}, {name}, is outside of the image folder {folder}'
             )
     report.problems += report.refused
-    findings = coco_rules.apply(content, with_mask=with_mask)
+    without_masks = coco_rules.no_masks(content, path) if with_mask else None
+    findings = coco_rules.apply(content, with_mask=with_mask and not without_masks)
     report.problems += [str(fault) if fault.kind == 'annotations' else f'{path}: {fault}' for fault in findings.faults]
     report.notes += [f'{path}: {note}' for note in findings.notes()]
+    report.problems += [without_masks] if without_masks else []
     nothing = coco_rules.nothing_to_learn(content, path, dataset.metainfo.get('classes') or ())
-    if content['images'] and nothing:
+    if content['images'] and nothing and dataset.test_mode:
+        report.notes.append(f'{nothing}: average precision has no meaning then')
+    elif content['images'] and nothing:
         report.problems.append(nothing)
     used = {item.get('image_id') for item in content['annotations']}
     without = sum(item.get('id') not in used for item in content['images'])
@@ -167,9 +173,8 @@ def _pictures(content: dict, folder: str) -> list[Picture]:
     }
     names = {item.get('id'): str(item.get('name')) for item in content['categories']}
     for item in content['annotations']:
-        box = item.get('bbox')
-        if item.get('image_id') in by_id and isinstance(box, list) and len(box) == 4:
-            x, y, w, h = box
+        if item.get('image_id') in by_id and coco_rules.is_box(item.get('bbox')):
+            x, y, w, h = item['bbox']
             label = names.get(item.get('category_id'), '')
             by_id[item['image_id']].objects.append(
                 Annotation(label, [x, y, x + w, y + h], crowd=bool(item.get('iscrowd')))
@@ -242,6 +247,7 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> lis
             if osp.normpath(label) not in known:
                 report.problems.append(f'{label}: a label image without an image')
     report.images += len(pairs)
+    _note_other_endings(dataset, image_folder, pairs, report)
     # Label images hold the values of the data set's own classes, of which a config may take some.
     names = list(dataset.METAINFO.get('classes') or dataset.metainfo.get('classes') or ())
     classes = len(names)
@@ -254,11 +260,31 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> lis
         seen[values] = True
         if problem:
             report.problems.append(problem)
+    if classes > 1 and seen[255] and not seen[1:255].any() and dataset.ignore_index == 255:
+        report.problems.append(
+            f'{label_folder}: its labels hold 0 and 255 alone, and 255 is ignored, so only {names[0]} is learnt; '
+            'the object has to be 1'
+        )
     values_of_classes = enumerate(names, int(dataset.reduce_zero_label))
     absent = [name for value, name in values_of_classes if value < len(seen) and not seen[value]]
     if absent:
         report.notes.append(f'{label_folder}: {len(absent)} of {classes} classes have no pixel: {some(absent)}')
     return [Picture(Path(image)) for image, _ in pairs]
+
+
+def _note_other_endings(dataset: Any, folder: str, pairs: list, report: Report) -> None:
+    """Pictures that the data set passes over, for their ending."""
+    if dataset.ann_file:
+        return
+    names = set(fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
+    left = sorted(
+        name for name in names - {osp.relpath(image, folder) for image, _ in pairs} if _looks_like_image(name)
+    )
+    if left:
+        report.notes.append(
+            f'{folder}: {len(left)} images are left out, since they do not end in {dataset.img_suffix} (img_suffix): '
+            f'{some(left)}'
+        )
 
 
 def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tuple[str | None, np.ndarray]:

@@ -120,6 +120,13 @@ def nothing_to_learn(content: dict, file: object, classes: Iterable[str]) -> str
     )
 
 
+def no_masks(content: dict, file: object) -> str | None:
+    """One line where objects have boxes and none has a mask."""
+    if not content['annotations'] or any(item.get('segmentation') for item in content['annotations']):
+        return None
+    return f'{file}: none of its {len(content["annotations"])} objects has a mask; train a detector of boxes with it'
+
+
 # Categories -----------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +290,7 @@ def _box_faults(item: dict, entry: dict) -> tuple[list[str], list[str]]:
     box = item.get('bbox')
     if box is None:
         return ['it has no bbox'], []
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if not is_box(box):
         return [f'its box is not [x, y, width, height] in finite numbers: {box!r}'], []
     x, y, w, h = box
     if w <= 0 or h <= 0:
@@ -296,6 +303,11 @@ def _box_faults(item: dict, entry: dict) -> tuple[list[str], list[str]]:
             text = f'its box [{x:g}, {y:g}, {w:g}, {h:g}] is outside of its image of {width} x {height} pixels'
             return [], [text]
     return [], []
+
+
+def is_box(value: Any) -> bool:
+    """Whether a value is four finite numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
 def _is_number(value: Any) -> bool:

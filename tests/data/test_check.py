@@ -148,15 +148,15 @@ def test_faults_of_an_annotation_file_are_named(tmp_path: Path) -> None:
     named(
         coco(tmp_path),
         [
-            'annotation 0 of 000.jpg: its box [60, 6, 20, 16] is outside of its image of 64 x 48 pixels',
-            'annotation 2 of 001.jpg: its box is empty: -3 x 16 pixels',
-            'annotation 4 of 002.jpg: its box is not [x, y, width, height] in finite numbers',
-            'annotation 6 of 003.jpg: it has no mask',
-            'annotation 8 of 004.jpg: its mask has no area',
-            'annotation 11 of 005.jpg: its mask has no area',
-            'annotation 13 of 006.jpg: its mask is run lengths of [64, 48], expected [48, 64]',
-            'annotation 14 of 007.jpg: there is no category 99',
-            'annotation 16: there is no image 999',
+            'annotation 1 of 000.jpg: its box [60, 6, 20, 16] is outside of its image of 64 x 48 pixels',
+            'annotation 3 of 001.jpg: its box is empty: -3 x 16 pixels',
+            'annotation 5 of 002.jpg: its box is not [x, y, width, height] in finite numbers',
+            'annotation 7 of 003.jpg: it has no mask',
+            'annotation 9 of 004.jpg: its mask has no area',
+            'annotation 12 of 005.jpg: its mask has no area',
+            'annotation 14 of 006.jpg: its mask is run lengths of [64, 48], expected [48, 64]',
+            'annotation 15 of 007.jpg: there is no category 99',
+            'annotation 17: there is no image 999',
             '010.jpg: it is 64 x 48 pixels, but',
             'the file_name of image 112, ../other/012.jpg, is outside of the image folder',
             'the id 100 stands twice, for 000.jpg and 013.jpg',
@@ -182,6 +182,36 @@ def test_some_of_the_classes_are_only_noted(tmp_path: Path) -> None:
     report = coco(tmp_path, classes=['bar'])
     assert report.problems == []
     assert any('objects of disk are left out' in line for line in report.notes)
+
+
+def test_files_without_objects_or_masks_are_one_line(tmp_path: Path) -> None:
+    path = planted.write_coco(tmp_path)
+    edit(path, lambda content: [item.pop('segmentation') for item in content['annotations']])
+    named(coco(tmp_path), ['none of its 24 objects has a mask; train a detector of boxes'])
+    edit(path, lambda content: content['annotations'].clear())
+    named(coco(tmp_path), ['it has no object of the classes disk, bar; its categories are disk, bar, with 0 objects'])
+
+
+def test_a_byte_order_mark_text_ids_and_backslashes_are_no_problem(tmp_path: Path) -> None:
+    path = planted.write_coco(tmp_path)
+
+    def change(content: dict) -> None:
+        for item in content['annotations']:
+            item.update(
+                image_id=str(item['image_id']), category_id=str(item['category_id']), area=None, bbox=item['bbox']
+            )
+            del item['iscrowd'], item['id']
+        for item in content['images']:
+            item.update(file_name=f'deep\\{item["file_name"]}', height=48.0)
+            del item['width']
+
+    (tmp_path / 'train').rename(tmp_path / 'deep')
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'deep').rename(tmp_path / 'train' / 'deep')
+    edit(path, change)
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    report = coco(tmp_path)
+    assert report.problems == [] and len([note for note in report.notes if 'train.json: ' in note]) >= 5
 
 
 @pytest.mark.parametrize('content', ['', '{', '[]', '{"images": [], "annotations": []}', '{"images": 3}'])
@@ -258,6 +288,23 @@ def test_zero_as_no_class(tmp_path: Path) -> None:
         labelled(tmp_path, reduce_zero_label=True),
         ['000.png: it holds the values 4; expected 0 for no class, then 1 to 3'],
     )
+
+
+def test_labels_of_0_and_255_teach_nothing(tmp_path: Path) -> None:
+    planted.write_labelled(tmp_path)
+    for path in (tmp_path / 'labels' / 'train').iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) == 1, 255, 0).astype(np.uint8)).save(path)
+    named(labelled(tmp_path), ['its labels hold 0 and 255 alone'])
+
+
+def test_images_of_another_ending_are_noted(tmp_path: Path) -> None:
+    planted.write_labelled(tmp_path)
+    for name in ('000', '003'):
+        (tmp_path / 'images' / 'train' / f'{name}.jpg').rename(tmp_path / 'images' / 'train' / f'{name}.jpeg')
+        (tmp_path / 'labels' / 'train' / f'{name}.png').unlink()
+    report = labelled(tmp_path)
+    assert report.problems == []
+    assert any('2 images are left out' in note and '000.jpeg, 003.jpeg' in note for note in report.notes)
 
 
 def test_no_image_with_the_suffix(tmp_path: Path) -> None:

@@ -247,8 +247,8 @@ def test_objects_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> N
         '000.jpg: an object without a mask is left out',
         '001.jpg: an object whose mask is not 64 x 48 pixels is left out',
         '002.jpg: 1 of its masks have no area and are ignored',
-        'annotation 6 of 003.jpg: its box [70, 6, 20, 16] is outside of its image of 64 x 48 pixels',
-        'annotation 8 of 004.jpg: its box is empty: 0 x 16 pixels',
+        'annotation 7 of 003.jpg: its box [70, 6, 20, 16] is outside of its image of 64 x 48 pixels',
+        'annotation 9 of 004.jpg: its box is empty: 0 x 16 pixels',
     ):
         assert sum(words in line for line in lines) == 1, (words, lines)
 
