@@ -82,7 +82,7 @@ def test_builds_and_its_settings_meet_the_model(name):
     if cfg.default_scope != 'mmpretrain':  # padding to batch-mates would enter the global aggregation
         assert cfg.val_dataloader.batch_size == 1
         assert cfg.test_dataloader.batch_size == 1
-    is_recipe = not name.startswith(('demo/', 'own_data/'))
+    is_recipe = not name.startswith(('demo/', 'own_data/', 'examples/'))
     if is_recipe and not model.__class__.__name__.endswith('RCNN'):  # mmdet's merging knows boxes only
         assert 'tta_model' in cfg
         assert 'tta_pipeline' in cfg

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,6 +152,8 @@ def architecture_of(backbone: Mapping[str, Tensor]) -> Architecture:
 
     blocks: dict[int, set[str]] = {}
     dims: dict[int, int] = {}
+    hidden: defaultdict[int, set[int]] = defaultdict(set)
+    heads: defaultdict[int, set[int]] = defaultdict(set)
     window = None
     for key, value in backbone.items():
         if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.', key):
@@ -158,21 +161,30 @@ def architecture_of(backbone: Mapping[str, Tensor]) -> Architecture:
             blocks.setdefault(stage, set()).add(match[2])
             if key.endswith('.norm1.weight'):
                 dims[stage] = value.shape[0]
+            if key.endswith('.ffn.fc1.weight'):
+                hidden[stage].add(value.shape[0])
             if key.endswith(f'.{published.TABLE}'):
                 window = (math.isqrt(value.shape[0]) + 1) // 2
+                heads[stage].add(value.shape[-1])
+
+    def fits(variant: Mapping[str, Any]) -> bool:
+        """Whether its sizes are these. Stages that are not built say nothing, nor do blocks that disagree: these are
+        a damaged file's, which is to be held against its variant."""
+        sizes = zip(*(variant[name] for name in ('embed_dims', 'num_blocks', 'ffn_ratios', 'num_heads')))
+        return 0 < len(dims) <= len(variant['embed_dims']) and all(
+            dims.get(i, C) == C
+            and len(blocks.get(i, range(depth))) == depth
+            and (len(hidden[i]) != 1 or hidden[i] == {int(C * ratio)})
+            and (len(heads[i]) != 1 or heads[i] == {N})
+            for i, (C, depth, ratio, N) in enumerate(sizes)
+        )
+
     embed_dims = tuple(dims[i] for i in sorted(dims))
     num_blocks = tuple(len(blocks[i]) for i in sorted(blocks))
-    fitting = [
-        name
-        for name, variant in ARCH_ZOO.items()
-        # A backbone whose last stages are not built is still of its variant.
-        if embed_dims
-        and tuple(variant['embed_dims'])[: len(embed_dims)] == embed_dims
-        and tuple(variant['num_blocks'])[: len(num_blocks)] == num_blocks
-    ]
+    arch = next((name for name, variant in ARCH_ZOO.items() if fits(variant)), None)
     token = backbone.get('global_token')
     tokens = token.shape[1] if token is not None and token.dim() == 3 else 0
-    return Architecture(fitting[0] if fitting else None, embed_dims, num_blocks, tokens, window)
+    return Architecture(arch, embed_dims, num_blocks, tokens, window)
 
 
 def shorten(keys: Iterable[str], limit: int = 12) -> str:

@@ -12,7 +12,7 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain.structures import DataSample
 
-from mmlightvit.models.heads import LightViTHead
+from mmlightvit.models.heads.lightvit_head import LightViTHead
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mmlightvit.registry import MODELS
 
 @MODELS.register_module()
 class LightViTFPN(BaseModule):
-    """FPN that makes levels finer than its finest input by transposed convolutions.
+    """FPN that makes levels finer than its finest input, by transposed convolutions as a rule.
 
     A 1x1 lateral convolution per input, top-down nearest upsampling and addition, a 3x3 output convolution per input.
     Each finer level is a 2x2 stride-2 transposed convolution of the one below it (of the finest merged lateral for
@@ -26,7 +26,7 @@ class LightViTFPN(BaseModule):
         in_channels: Channels of each input, finest first.
         out_channels: Channels of every level.
         num_outs: Number of levels put out; at least ``num_transposed + len(in_channels)``.
-        num_transposed: Levels made by transposed convolution, >= 0.
+        num_transposed: Levels finer than the finest input, >= 0.
         extra_convs_on: Where the coarser levels come from. None: 1x1 max pooling of stride 2 on the coarsest output
             (Mask R-CNN). ``'input'``, ``'lateral'`` or ``'output'``: 3x3 convolutions of stride 2, the first on the
             coarsest input, merged lateral or output (RetinaNet), each further one on the level before it.
@@ -34,6 +34,7 @@ class LightViTFPN(BaseModule):
         conv_cfg: Convolution layer, mmcv style.
         norm_cfg: Norm layer behind lateral and output convolutions, mmcv style.
         act_cfg: Activation behind lateral and output convolutions, mmcv style.
+        upsample: How the finer levels are made: ``'transposed'`` convolution, or ``'bilinear'`` interpolation.
         init_cfg: mmengine style; by default 1x1 and 3x3 convolutions Xavier-uniform, transposed ones Kaiming-normal.
 
     Shape:
@@ -53,6 +54,7 @@ class LightViTFPN(BaseModule):
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
+        upsample: str = 'transposed',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         if init_cfg is None:
@@ -72,6 +74,8 @@ class LightViTFPN(BaseModule):
                 f'num_outs: expected at least num_transposed + len(in_channels) = {num_transposed + num_ins}, '
                 f'got {num_outs}'
             )
+        if upsample not in ('transposed', 'bilinear'):
+            raise ValueError(f"upsample: expected 'transposed' or 'bilinear', got {upsample!r}")
         if extra_convs_on not in (None, 'input', 'lateral', 'output'):
             raise ValueError(f"extra_convs_on: expected None, 'input', 'lateral' or 'output', got {extra_convs_on!r}")
         self.in_channels = list(in_channels)
@@ -96,7 +100,10 @@ class LightViTFPN(BaseModule):
         self.lateral_convs = nn.ModuleList(conv(channels, 1) for channels in in_channels)
         self.fpn_convs = nn.ModuleList(conv(out_channels, 3) for _ in in_channels)
         self.transposed_convs = nn.ModuleList(
-            nn.ConvTranspose2d(out_channels, out_channels, 2, stride=2) for _ in range(num_transposed)
+            nn.ConvTranspose2d(out_channels, out_channels, 2, stride=2)
+            if upsample == 'transposed'
+            else nn.Upsample(scale_factor=2, mode='bilinear', align_corners=False)
+            for _ in range(num_transposed)
         )
         self.transposed_fpn_convs = nn.ModuleList(conv(out_channels, 3) for _ in range(num_transposed))
         self._register_load_state_dict_pre_hook(translate_neck, with_module=True)
