@@ -127,6 +127,8 @@ def keep_predictions(cfg: Config, path: str | None) -> None:
     toolbox = _toolbox(cfg, '--out')
     for _, dataset in leaf_datasets(cfg, 'test') if unlabelled else ():
         dataset['pipeline'] = _without_labels(dataset['pipeline'])
+        if isinstance(dataset.get('data_prefix'), dict):
+            dataset['data_prefix'].pop('seg_map_path', None)  # mmseg takes no folder, and none that is None
     if toolbox.dump is None:
         if os.path.splitext(path)[1]:
             raise UserError(f'--out expects a folder, for the label maps of {toolbox.task}; got {path}')

@@ -24,7 +24,8 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 #: Messages of MMEngine, the toolboxes and our runner that are for the file.
 _FOR_THE_FILE = re.compile(
     r'[-\n]*(System environment:|Config:|Hooks will be executed|paramwise_options|Distributed training is not used)'
-    r'|.* takes the place of |"(FileClient|HardDiskBackend)" |The prefix is not set in metric|Exp name: '
+    r'|.* takes the place of |"(FileClient|HardDiskBackend)" |The prefix is not set in metric'
+    r'|Exp name: |IoUMetric got empty'
 )
 #: Lines that the toolboxes and pycocotools print.
 _PRINTED_FOR_THE_FILE = re.compile(

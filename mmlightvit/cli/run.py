@@ -53,11 +53,12 @@ def carry_out(
                 runner = build_runner(cfg, quiet)
             if is_main_process():
                 log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
-                print(f'environment, config and warnings: {os.path.relpath(log)}', flush=True)
+                print(f'environment, config and warnings: {min(log, os.path.relpath(log), key=len)}', flush=True)
             with launch.reported_once(args.launcher, common):
                 result = job(runner)
         if is_main_process():
-            print(f'everything of this run is in {cfg.work_dir}', flush=True)
+            places = [cfg.work_dir, getattr(args, 'out', None), getattr(args, 'show_dir', None)]
+            print(f'everything of this run is in {" and ".join(filter(None, places))}', flush=True)
         launch.leave_distributed()
     return runner, result
 

@@ -6,10 +6,12 @@ Every run is in forked processes, so that the toolboxes are imported once and MM
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny_data
@@ -113,6 +115,21 @@ def test_two_processes_in_bfloat16_then_test(task, repo, tmp_path):
     else:
         with open(out, 'rb') as file:
             assert len(pickle.load(file)) == (2 if task == 'detection' else 4)
+    # The same images without labels are predicted alike, and not measured.
+    if task == 'detection':
+        return  # test_predictions_as_json
+    dataset = 'test_dataloader.dataset.'
+    without = ['with_label=False'] if task == 'classification' else ['data_prefix.seg_map_path=None']
+    unlabelled = tmp_path / ('maps' if task == 'segmentation' else 'out.json')
+    testing = [common[0], checkpoint, *common[1:], '--out', str(unlabelled), '--cfg-options', *options]
+    assert run_forked(1, _test, *testing, *(dataset + setting for setting in without)) == [{}]
+    if task == 'segmentation':
+        assert {path.name for path in unlabelled.iterdir()} == {path.name for path in out.iterdir()}
+    else:
+        found = json.loads(unlabelled.read_text())['results']
+        assert {Path(result['path']).parent.name for result in found} == {'cat', 'dog'}
+        assert [len(result['probs']) for result in found] == [2] * 4
+        assert all(sum(entry['score'] for entry in result['probs']) == pytest.approx(1) for result in found)
 
 
 def test_mask_rcnn_trains_in_bfloat16_and_tests(repo, tmp_path):
@@ -127,6 +144,37 @@ def test_mask_rcnn_trains_in_bfloat16_and_tests(repo, tmp_path):
     options = [*MASK_RCNN, 'model.test_cfg.rcnn.score_thr=0.0']
     [metrics] = run_forked(1, _test, common[0], checkpoint, *common[1:], '--amp', '--cfg-options', *options)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
+
+
+def test_predictions_as_json_measure_the_same_and_need_no_labels(repo, tmp_path):
+    """The file, read by COCO's own API, gives the metrics; images without annotations give the same file."""
+    coco_api = pytest.importorskip('pycocotools.coco')
+    coco_eval = pytest.importorskip('pycocotools.cocoeval')
+    tiny_data.write_coco(tmp_path / 'data', images=2, size=128)
+    torch.manual_seed(1)
+    common = [str(repo / 'configs/mask_rcnn_lightvit_t_1x.py'), str(tmp_path / 'run' / 'epoch_1.pth')]
+    common += ['--data-root', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'run')]
+    run_forked(1, _train, common[0], *common[2:], '--amp', '--cfg-options', *MASK_RCNN)
+    # Much is found by chance where hardly anything is asked for.
+    options = ['--cfg-options', *MASK_RCNN, 'model.test_cfg.rcnn.score_thr=0.0', 'model.test_cfg.rcnn.max_per_img=100']
+    options = [option for option in options if option != 'model.test_cfg.rcnn.max_per_img=5']
+    [metrics] = run_forked(1, _test, *common, '--out', str(tmp_path / 'out.json'), *options)
+    truth = coco_api.COCO(tmp_path / 'data/annotations/instances_val2017.json')
+    found = truth.loadRes(str(tmp_path / 'out.json'))
+    for kind in ('bbox', 'segm'):
+        measured = coco_eval.COCOeval(truth, found, kind)
+        measured.evaluate()
+        measured.accumulate()
+        measured.summarize()
+        assert measured.stats[1] == pytest.approx(metrics[f'coco/{kind}_mAP_50'], abs=1e-3)
+
+    content = json.loads((tmp_path / 'data/annotations/instances_val2017.json').read_text())
+    del content['annotations']
+    (tmp_path / 'data/annotations/image_info.json').write_text(json.dumps(content))
+    ann_file = 'test_dataloader.dataset.ann_file=annotations/image_info.json'
+    again = run_forked(1, _test, *common, '--out', str(tmp_path / 'again.json'), *options, ann_file)
+    assert again == [{}]
+    assert json.loads((tmp_path / 'again.json').read_text()) == json.loads((tmp_path / 'out.json').read_text())
 
 
 class _KeepStart(Hook):
