@@ -11,17 +11,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        arch=dict(
-            _delete_=True,
-            embed_dims=[64, 128, 256],
-            num_heads=[2, 4, 8],
-            num_blocks=[2, 6, 6],
-            ffn_ratios=[8, 4, 4],
-            num_global_tokens=8,
-            patch_stride=4,
-        ),
-    ),
+    backbone=dict(patch_stride=4),
     head=dict(num_classes=10),
 )
 

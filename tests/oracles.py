@@ -1,13 +1,8 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Independent forms of the model, to hold the package's form against.
+"""The model once more, element by element, to hold the package's form against.
 
-Two kinds:
-
-* ``loop_*``: one layer each, in float64, written element by element from docs and paper, as slow as it is plain.
-* :class:`PlainLightViT`: the whole backbone in the straightforward form: windows partitioned in each block, one
-  concatenated token tensor (global tokens first), keys and values of the global tokens computed and dropped, every
-  softmax explicit. It takes the arguments and the state dict of ``LightViT`` and draws its drop paths in the same
-  order. It shares no code with the package but the table of variants, and is the denominator of the benchmarks.
+``loop_*``: one layer each, and the backbone of them, in float64, written from docs and paper, as slow as it is plain.
+:func:`scramble` gives a model values with which no term can hide.
 
 Shape legend: B batch, H W grid height and width, L = H * W image tokens, T global tokens, C channels, N heads,
 D head width, S window side.
@@ -19,10 +14,7 @@ import itertools
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-
-from mmlightvit.models.backbones import ARCH_ZOO
 
 # --------------------------------------------------------------------------------------- layers, element by element
 
@@ -98,7 +90,7 @@ def loop_aggregated_attention(attn, image_BHWC, tokens_BTC):
 
 
 def loop_vanilla_attention(attn, x_BLC):
-    """A ``VanillaAttention``: every image token against every image token, float64."""
+    """An ``AggregatedAttention`` without windows: every image token against every image token, float64."""
     p = {name: value.detach().double() for name, value in attn.state_dict().items()}
     B, L, C = x_BLC.shape
     D = C // attn.num_heads
@@ -218,264 +210,57 @@ def loop_patch_embed(layer, image_BCHW):
     return torch.stack(grids)
 
 
-# ------------------------------------------------------------------------------------ the whole model, plainly written
+# ------------------------------------------------------------------------------------------------ the whole backbone
 
 
-class PlainAttention(nn.Module):
-    def __init__(self, channels, num_heads, window, num_tokens):
-        super().__init__()
-        self.num_heads, self.window, self.num_tokens = num_heads, window, num_tokens
-        self.scale = (channels // num_heads) ** -0.5
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.kv_global = nn.Linear(channels, 2 * channels) if num_tokens else None
-        self.proj = nn.Linear(channels, channels)
-        if window is not None:
-            self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
-            index = loop_relative_position_index(window)
-            self.register_buffer('relative_position_index', index, persistent=False)
+def loop_block(block, image_BHWC, tokens_BTC, keeps_tokens):
+    """A ``LightViTBlock`` in eval mode; both kinds of tokens are normed, attended, added, and so again by the FFN."""
+    p = {name: value.detach().double() for name, value in block.state_dict().items()}
+    B, H, W, C = image_BHWC.shape
 
-    def attend(self, q, k, v, bias=None):
-        scores = (q * self.scale) @ k.transpose(-2, -1)
-        if bias is not None:
-            scores = scores + bias
-        out = scores.softmax(dim=-1) @ v
-        return out.transpose(1, 2).reshape(out.shape[0], out.shape[2], -1)
+    def norm(x, name):
+        rows = [loop_layer_norm(row, p[f'{name}.weight'], p[f'{name}.bias'], 1e-6) for row in x.reshape(-1, C)]
+        return torch.stack(rows).view(x.shape)
 
-    def windows(self, x_BNLD, height, width):
-        B, N, _, D = x_BNLD.shape
-        S = self.window
-        x = x_BNLD.reshape(B, N, height // S, S, width // S, S, D)
-        return x.permute(0, 2, 4, 1, 3, 5, 6).contiguous().view(-1, N, S * S, D)
-
-    def local(self, q, k, v, height, width):
-        S = self.window
-        bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
-        bias = bias.view(S * S, S * S, -1).permute(2, 0, 1).contiguous()
-        q, k, v = (self.windows(x, height, width) for x in (q, k, v))
-        out = self.attend(q, k, v, bias.unsqueeze(0))
-        out = out.view(-1, height // S, width // S, S, S, out.shape[-1])
-        return out.permute(0, 1, 3, 2, 4, 5).contiguous().view(out.shape[0], height, width, -1)
-
-    def forward(self, x, H, W):
-        B, _, C = x.shape
-        T, N, D = self.num_tokens, self.num_heads, C // self.num_heads
-        if self.window is None:
-            q, k, v = self.qkv(x).view(B, -1, 3, N, D).permute(2, 0, 3, 1, 4)
-            return self.proj(self.attend(q, k, v))
-        S = self.window
-        Hp, Wp = math.ceil(H / S) * S, math.ceil(W / S) * S
-        image = F.pad(x[:, T:].view(B, H, W, C), (0, 0, 0, Wp - W, 0, Hp - H))
-        x = torch.cat([x[:, :T], image.view(B, Hp * Wp, C)], dim=1)
-        q, k, v = self.qkv(x).view(B, -1, 3, N, D).permute(2, 0, 3, 1, 4).contiguous()
-        image = self.local(q[:, :, T:], k[:, :, T:], v[:, :, T:], Hp, Wp)[:, :H, :W].reshape(B, H * W, C)
-        if not T:
-            return self.proj(image)
-        q_global = q[:, :, :T]
-        q, k, v = (part[:, :, T:].reshape(B, N, Hp, Wp, D)[:, :, :, :W] for part in (q, k, v))
-        q, k, v = (part[:, :, :H].reshape(B, N, H * W, D) for part in (q, k, v))
-        aggregated = self.attend(q_global, k, v)
-        k, v = self.kv_global(aggregated).view(B, T, 2, N, D).permute(2, 0, 3, 1, 4).contiguous()
-        image = image + self.attend(q, k, v)
-        return self.proj(torch.cat([aggregated, image], dim=1))
+    tokens = None if tokens_BTC is None else norm(tokens_BTC, 'norm1')
+    attended, attended_tokens = loop_aggregated_attention(block.attn, norm(image_BHWC, 'norm1'), tokens)
+    x = (image_BHWC + attended).view(B, H * W, C)
+    if tokens is not None and keeps_tokens:
+        x = torch.cat([x, tokens_BTC + attended_tokens], dim=1)
+    x = x + loop_ffn(block.ffn, norm(x, 'norm2'))
+    return x[:, : H * W].view(B, H, W, C), x[:, H * W :] if tokens is not None and keeps_tokens else None
 
 
-class PlainBiDimensionalAttention(nn.Module):
-    def __init__(self, channels, spatial, channel):
-        super().__init__()
-        reduced = channels // 4
-        self.norm = nn.LayerNorm(channels)
-        self.global_reduce = nn.Linear(channels, reduced)
-        self.gelu = nn.GELU()
-        self.channel_select = nn.Linear(reduced, channels) if channel else None
-        self.local_reduce = nn.Linear(channels, reduced) if spatial else None
-        self.spatial_select = nn.Linear(2 * reduced, 1) if spatial else None
-
-    def forward(self, y):
-        n = self.norm(y)
-        g = self.gelu(self.global_reduce(n.mean(1, keepdim=True)))
-        gate = 1.0
-        if self.channel_select is not None:
-            gate = gate * self.channel_select(g).sigmoid()
-        if self.spatial_select is not None:
-            local = self.gelu(self.local_reduce(n))
-            both = torch.cat([local, g.expand(-1, n.shape[1], -1)], dim=-1)
-            gate = gate * self.spatial_select(both).sigmoid()
-        return y * gate
-
-
-class PlainFFN(nn.Module):
-    def __init__(self, channels, ratio, spatial, channel):
-        super().__init__()
-        self.fc1 = nn.Linear(channels, int(channels * ratio))
-        self.gelu = nn.GELU()
-        self.fc2 = nn.Linear(int(channels * ratio), channels)
-        self.attn = PlainBiDimensionalAttention(channels, spatial, channel) if spatial or channel else None
-
-    def forward(self, x):
-        y = self.fc2(self.gelu(self.fc1(x)))
-        return y if self.attn is None else self.attn(y)
-
-
-class PlainBlock(nn.Module):
-    def __init__(self, channels, num_heads, ratio, window, num_tokens, last, spatial, channel, drop_path):
-        super().__init__()
-        self.num_tokens, self.last, self.drop = num_tokens, last, drop_path
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        self.attn = PlainAttention(channels, num_heads, window, num_tokens)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
-        self.ffn = PlainFFN(channels, ratio, spatial, channel)
-
-    def drop_path(self, x):
-        if not self.training or self.drop == 0:
-            return x
-        keep = 1 - self.drop
-        return x / keep * torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
-
-    def forward(self, x, H, W):
-        x = x + self.drop_path(self.attn(self.norm1(x), H, W))
-        if self.last:
-            x = x[:, self.num_tokens :]
-        return x + self.drop_path(self.ffn(self.norm2(x)))
-
-
-class PlainPatchMerging(nn.Module):
-    def __init__(self, in_channels, out_channels, num_tokens, residual):
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
-        self.residual_proj = nn.Linear(in_channels, out_channels, bias=False) if residual else None
-        self.global_norm = nn.LayerNorm(in_channels) if num_tokens else None
-        self.global_proj = nn.Linear(in_channels, out_channels, bias=False) if num_tokens else None
-
-    def forward(self, image, tokens):
-        _, H, W, _ = image.shape
-        image = F.pad(image, (0, 0, 0, W % 2, 0, H % 2))
-        cells = [image[:, 0::2, 0::2], image[:, 1::2, 0::2], image[:, 0::2, 1::2], image[:, 1::2, 1::2]]
-        merged = self.reduction(self.norm(torch.cat(cells, dim=-1)))
-        if self.residual_proj is not None:
-            pooled = F.max_pool2d(image.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-            merged = merged + self.residual_proj(pooled)
-        return merged, None if tokens is None else self.global_proj(self.global_norm(tokens))
-
-
-class PlainStage(nn.Module):
-    def __init__(self, downsample, blocks, num_tokens):
-        super().__init__()
-        self.downsample, self.blocks, self.num_tokens = downsample, nn.ModuleList(blocks), num_tokens
-
-    def forward(self, image, tokens):
-        if self.downsample is not None:
-            image, tokens = self.downsample(image, tokens)
-        B, H, W, C = image.shape
-        x = image.reshape(B, H * W, C)
-        if tokens is not None:
-            x = torch.cat([tokens, x], dim=1)
-        for block in self.blocks:
-            x = block(x, H, W)
-        T = x.shape[1] - H * W
-        return x[:, T:].reshape(B, H, W, C), x[:, :T] if T else None
-
-
-class PlainPatchEmbed(nn.Module):
-    def __init__(self, in_channels, channels, stride, overlapping):
-        super().__init__()
-        self.stride, half = stride, channels // 2
-        self.stem = None
-        if overlapping:
-            layers = []
-            for i, s in enumerate((2, 1, 1, stride // 4)):
-                width, groups = (half, half) if i else (in_channels, 1)
-                layers += [nn.Conv2d(width, half, 3, s, 1, groups=groups, bias=False), nn.BatchNorm2d(half), nn.GELU()]
-            self.stem = nn.Sequential(*layers)
-            self.proj = nn.Conv2d(half, channels, 3, 2, 1)
+def loop_backbone(model, image_BCHW):
+    """A ``LightViT`` of overlapping patches in eval mode: its outputs, by the loops of its layers, float64."""
+    x = loop_patch_embed(model.patch_embed, image_BCHW)
+    tokens = None
+    if model.global_token is not None:
+        tokens = model.global_token.detach().double().repeat(len(x), 1, 1)
+    blocks, outs = sum(len(stage.blocks) for stage in model.stages), []
+    for i, stage in enumerate(model.stages):
+        if stage.downsample is not None:
+            x = loop_patch_merging(stage.downsample, x)
+            p = {name: value.detach().double() for name, value in stage.downsample.state_dict().items()}
+            if tokens is not None:
+                rows = [
+                    p['global_proj.weight'] @ loop_layer_norm(row, p['global_norm.weight'], p['global_norm.bias'], 1e-5)
+                    for row in tokens.flatten(0, 1)
+                ]
+                tokens = torch.stack(rows).view(len(x), -1, x.shape[-1])
+        for block in stage.blocks:
+            blocks -= 1
+            x, tokens = loop_block(block, x, tokens, keeps_tokens=blocks > 0 or model.out_type == 'tokens')
+        if model.out_type == 'tokens':
+            outs.append(torch.cat([x[:, :0].flatten(1, 2) if tokens is None else tokens, x.flatten(1, 2)], dim=1))
         else:
-            self.proj = nn.Conv2d(in_channels, channels, stride, stride)
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, image):
-        if self.stem is None:
-            height, width = image.shape[2:]
-            image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))
-        else:
-            image = self.stem(image)
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))
-
-
-class PlainLightViT(nn.Module):
-    """The backbone in its straightforward form; arguments, keys, outputs and random draws are those of ``LightViT``.
-
-    Only arguments that change the computation are taken: not ``norm_eval``, ``frozen_stages``, ``with_cp``,
-    ``init_cfg``.
-    """
-
-    def __init__(
-        self,
-        arch='tiny',
-        in_channels=3,
-        num_global_tokens=None,
-        window_size=7,
-        spatial_attention=True,
-        channel_attention=True,
-        residual_merging=True,
-        overlapping_patches=True,
-        out_indices=(0, 1, 2),
-        out_type='featmap',
-        drop_path_rate=0.0,
-    ):
-        super().__init__()
-        arch = ARCH_ZOO[arch] if isinstance(arch, str) else arch
-        widths, depth = arch['embed_dims'], len(arch['embed_dims'])
-        T = arch['num_global_tokens'] if num_global_tokens is None else num_global_tokens
-        out_indices = [out_indices] if isinstance(out_indices, int) else out_indices
-        self.out_indices, self.out_type = [i % depth for i in out_indices], out_type
-        self.patch_embed = PlainPatchEmbed(in_channels, widths[0], arch.get('patch_stride', 8), overlapping_patches)
-        self.global_token = nn.Parameter(torch.zeros(1, T, widths[0])) if T else None
-        rates = torch.linspace(0, drop_path_rate, sum(arch['num_blocks'])).tolist()
-        self.stages = nn.ModuleList()
-        for i in range(max(self.out_indices) + 1):
-            blocks = []
-            for j in range(arch['num_blocks'][i]):
-                last = i == depth - 1 and j == arch['num_blocks'][i] - 1 and out_type == 'featmap'
-                blocks.append(
-                    PlainBlock(
-                        widths[i], arch['num_heads'][i], arch['ffn_ratios'][i], window_size, T, last,
-                        spatial_attention, channel_attention, rates.pop(0),
-                    )
-                )  # fmt: skip
-            downsample = PlainPatchMerging(widths[i - 1], widths[i], T, residual_merging) if i else None
-            self.stages.append(PlainStage(downsample, blocks, T))
-        if out_type == 'featmap':
-            for i in self.out_indices:
-                self.add_module(f'norm{i}', nn.LayerNorm(widths[i], eps=1e-6))
-
-    def forward(self, image):
-        x = self.patch_embed(image)
-        tokens = None if self.global_token is None else self.global_token.expand(x.shape[0], -1, -1)
-        outs = []
-        for i, stage in enumerate(self.stages):
-            x, tokens = stage(x, tokens)
-            if i not in self.out_indices:
-                continue
-            if self.out_type == 'featmap':
-                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
-            else:
-                flat = x.flatten(1, 2)
-                outs.append(flat if tokens is None else torch.cat([tokens, flat], dim=1))
-        return tuple(outs)
-
-
-class PlainHead(nn.Module):
-    """The classification head, with the keys of ``LightViTHead``."""
-
-    def __init__(self, num_classes, in_channels, hidden_channels=1280):
-        super().__init__()
-        self.norm = nn.LayerNorm(in_channels, eps=1e-6)
-        self.proj = nn.Linear(in_channels, hidden_channels)
-        self.proj_norm = nn.LayerNorm(hidden_channels)
-        self.fc = nn.Linear(hidden_channels, num_classes)
-
-    def forward(self, feats):
-        return self.fc(F.gelu(self.proj_norm(self.proj(self.norm(feats[-1])))).mean(1))
+            norm = getattr(model, f'norm{i}')
+            rows = [
+                loop_layer_norm(row, norm.weight.detach().double(), norm.bias.detach().double(), 1e-6)
+                for row in x.flatten(0, 2)
+            ]
+            outs.append(torch.stack(rows).view(x.shape).permute(0, 3, 1, 2))
+    return outs
 
 
 def scramble(model: nn.Module, seed: int = 0) -> nn.Module:

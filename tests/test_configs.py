@@ -19,6 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
+from variants import TEST_ARCH
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
@@ -477,7 +478,7 @@ def test_a_training_step_moves_every_part(name):
     cfg = copy.deepcopy(load(name))
     cfg.model.backbone.pop('arch')
     # Without drop path: a block dropped for the whole small batch would not move.
-    cfg.merge_from_dict({'model.backbone.arch': 'test', 'model.backbone.drop_path_rate': 0.0, **changes})
+    cfg.merge_from_dict({'model.backbone.arch': TEST_ARCH, 'model.backbone.drop_path_rate': 0.0, **changes})
     torch.manual_seed(0)
     model = revert_sync_batchnorm(build(cfg, 'cpu')).train()
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

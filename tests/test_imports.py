@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from variants import TEST_ARCH
 
 WITHOUT = """
 import sys
@@ -36,11 +37,11 @@ def run_without(hidden: set[str], code: str, repo) -> str:
 
 
 def test_backbone_needs_torch_and_mmengine_only(repo):
-    code = """
+    code = f"""
 import mmlightvit
 from mmengine.registry import MODELS
 import torch
-model = MODELS.build(dict(type='mmlightvit.LightViT', arch='test')).eval()
+model = MODELS.build(dict(type='mmlightvit.LightViT', arch={TEST_ARCH!r})).eval()
 print([tuple(f.shape) for f in model(torch.rand(1, 3, 40, 64))])
 """
     out = run_without({'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'torchvision', 'timm'}, code, repo)
@@ -67,7 +68,7 @@ from mmdet.utils import register_all_modules
 register_all_modules()
 cfg = Config.fromfile({config!r})
 cfg.model.backbone.init_cfg = None
-cfg.model.backbone.arch = 'test'
+cfg.model.backbone.arch = {TEST_ARCH!r}
 cfg.model.neck.in_channels = [8, 16, 32]
 print(type(MODELS.build(cfg.model)).__name__)
 """

@@ -1,7 +1,7 @@
 # LightViT-T with its own head in mmpretrain's classifier.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmlightvit.LightViT', arch='tiny', drop_path_rate=0.1, out_indices=(-1,), out_type='raw'),
+    backbone=dict(type='mmlightvit.LightViT', arch='tiny', drop_path_rate=0.1, out_indices=(-1,), out_type='tokens'),
     head=dict(
         type='mmlightvit.LightViTHead',
         num_classes=1000,

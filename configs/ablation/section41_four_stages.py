@@ -14,7 +14,7 @@ model = dict(
             num_blocks=[1, 2, 5, 6],
             ffn_ratios=[4, 8, 4, 4],
             num_global_tokens=8,
-            patch_stride=4,
         ),
+        patch_stride=4,
     ),
 )

@@ -6,7 +6,7 @@ _base_ = ['../_base_/lightvit_classifier.py', './_base_/lightvit_digits.py', '..
 model = dict(
     # mmpretrain's own scale: the detector and the segmenter bring the same mean and standard deviation.
     data_preprocessor=dict(num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
-    backbone=dict(_base_.lightvit_digits, out_indices=(-1,), out_type='raw'),
+    backbone=dict(_base_.lightvit_digits, out_indices=(-1,), out_type='tokens'),
     head=dict(
         num_classes=10,
         in_channels=_base_.lightvit_digits.arch.embed_dims[-1],

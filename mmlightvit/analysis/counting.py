@@ -28,7 +28,6 @@ from torch.utils._pytree import tree_leaves
 
 from mmlightvit.errors import UserError
 from mmlightvit.models.layers.attention import AggregatedAttention
-from mmlightvit.models.layers.ffn import BiDimensionalAttention
 from mmlightvit.toolboxes import build_model, task_of
 
 #: RoIs that the box head and the mask head see: what Mask R-CNN keeps at test time (paper Table 4 counts these).
@@ -470,22 +469,17 @@ def _extras(module: nn.Module, args: Sequence[Any]) -> tuple[tuple[int, int], in
     Returns:
         ((linear, matrix product) published minus executed, the paper's ImageNet convention minus published)
     """
-    if isinstance(module, AggregatedAttention):
+    if isinstance(module, AggregatedAttention) and module.window is not None:
         x, grid = args[:2]
         B, _, C = x.shape
         L, A = grid.num_tokens, module.window**2
         T = x.shape[1] - L
         padded = grid.to_windows(x[:, :L]).numel() // (B * C)
-        # Published: keys and values of the global tokens are computed too; padding stays out of Eq. 2 and 3.
-        dead = B * T * C * 2 * C
+        # Published: padding stays out of Eq. 2 and 3.
         padding = 2 * B * T * (padded - L) * 2 * C
         # Paper: a window's matrix products count as N * C * 2 instead of N * A * C * 2; kv_global does not count.
         window = B * padded * C * 2 * (1 - A)
-        return (dead, -padding), window - B * T * C * 2 * C
-    if isinstance(module, BiDimensionalAttention) and module.spatial_select is not None:
-        # Published: the global half of spatial_select runs once per token; here once per sample.
-        B, M, _ = args[0].shape
-        return (B * (M - 1) * (module.spatial_select.in_features // 2), 0), 0
+        return (0, -padding), window - B * T * C * 2 * C
     return (0, 0), 0
 
 

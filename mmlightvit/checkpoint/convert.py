@@ -144,7 +144,7 @@ def _backbone_shapes(source: Source) -> dict[str, tuple[int, ...]]:
             num_global_tokens=architecture.num_global_tokens,
             window_size=architecture.window_size,
             out_indices=norms if norms else (len(architecture.embed_dims) - 1,),
-            out_type='featmap' if norms else 'raw',
+            out_type='featmap' if norms else 'tokens',
             spatial_attention=has('.spatial_select.'),
             channel_attention=has('.channel_select.'),
             residual_merging=has('.residual_proj.'),

@@ -63,8 +63,9 @@ def explicit_attention(attn: AggregatedAttention, x: Tensor, grid: TokenGrid) ->
     def heads(y: Tensor) -> Tensor:
         return y.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
 
-    def softmax(q: Tensor, k: Tensor, bias: Tensor | float = 0.0) -> Tensor:
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias).softmax(dim=-1)
+    def softmax(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        return (scores if bias is None else scores + bias).softmax(dim=-1)
 
     def merge(y: Tensor) -> Tensor:
         return y.transpose(1, 2).flatten(2)
@@ -77,7 +78,7 @@ def explicit_attention(attn: AggregatedAttention, x: Tensor, grid: TokenGrid) ->
     broadcast = softmax(q[:, :, :L], k_global)
     # Eq. 1 works on windows, whose padding goes through the projection too.
     q_local, k_local, v_local = (heads(part) for part in attn.qkv(grid.to_windows(x[:, :L])).chunk(3, dim=-1))
-    local = softmax(q_local, k_local, attn.position_bias(x.dtype)) @ v_local
+    local = softmax(q_local, k_local, attn.position_bias()) @ v_local
     image = grid.from_windows(merge(local)) + merge(broadcast @ v_global)
     return aggregation, broadcast, attn.proj(torch.cat([image, gathered], dim=1))
 
@@ -124,7 +125,6 @@ def _block_maps(
     stage: int, index: int, stride: int, block: LightViTBlock, calls: dict[nn.Module, tuple[Any, ...]]
 ) -> BlockMaps:
     attn = block.attn
-    assert isinstance(attn, AggregatedAttention)
     x, grid = calls[attn][:2]
     aggregation, broadcast, _ = explicit_attention(attn, x, grid)
 
@@ -140,9 +140,9 @@ def _block_maps(
     spatial = channel = None
     if block.ffn.attn is not None:
         channel_gate, spatial_gate = block.ffn.attn.gates(calls[block.ffn.attn][0])
-        if channel_gate is not None:
+        if isinstance(channel_gate, Tensor):
             channel = channel_gate[0, 0]
-        if spatial_gate is not None:
+        if isinstance(spatial_gate, Tensor):
             spatial = to_grid(spatial_gate[0, : grid.num_tokens, 0])[0]
     return BlockMaps(
         stage, index, stride, to_grid(aggregation[0]), to_grid(broadcast[0].transpose(-2, -1)), spatial, channel

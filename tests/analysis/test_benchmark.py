@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from variants import TEST_ARCH
 
 from mmlightvit.analysis import benchmark
 from mmlightvit.errors import UserError
@@ -104,7 +105,7 @@ def test_interval_of_the_median():
 
 
 def test_one_model_in_another_form(monkeypatch):
-    models = dict(reference=LightViT('test'), mmlightvit=LightViT('test'))
+    models = dict(reference=LightViT(TEST_ARCH), mmlightvit=LightViT(TEST_ARCH))
     compiled = []
     monkeypatch.setattr(nn.Module, 'compile', lambda model, **kwargs: compiled.append((model, kwargs)))
     case = benchmark.Case(form='compiled', height=32, width=32)
@@ -131,7 +132,7 @@ def test_floor_is_the_slower_of_arithmetic_and_memory():
 
 
 def test_floor_counts_the_weights_once():
-    model, machine = LightViT('test'), benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e18)
+    model, machine = LightViT(TEST_ARCH), benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e18)
     floors = {}
     for batch in (1, 3, 17):
         case = benchmark.Case(batch=batch, height=64, width=64)
@@ -153,10 +154,12 @@ def tool(repo, *args):
 QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
 
 
-def test_tool_against_the_plain_form(repo, tmp_path):
+def test_tool_against_another_form(repo, tmp_path):
+    reference = tmp_path / 'reference.py'
+    reference.write_text('from mmlightvit.models.backbones import LightViT\n\nclass Other(LightViT):\n    pass\n')
     files = [tmp_path / name for name in ('t.csv', 't.md', 't.png')]
     done = tool(
-        repo, 'test', '--reference', 'tests/oracles.py:PlainLightViT', '--mode', 'inference', 'training',
+        repo, 'tiny', '--reference', f'{reference}:Other', '--mode', 'inference', 'training',
         '--batch', 1, 2, '--dtype', 'float32', 'bf16', '--stages', *QUICK, '--csv', files[0],
         '--markdown', files[1], '--plot', files[2],
     )  # fmt: skip
@@ -184,7 +187,7 @@ def test_tool_with_a_config(repo, config):
 
 def test_sizes_with_batches_of_their_own(repo, tmp_path):
     done = tool(
-        repo, 'test', *QUICK[2:], '--size', '4x32x32', '1x64x64', '64x32', '--batch', 2, '--csv', tmp_path / 't'
+        repo, 'tiny', *QUICK[2:], '--size', '4x32x32', '1x64x64', '64x32', '--batch', 2, '--csv', tmp_path / 't'
     )
     assert done.returncode == 0, done.stderr
     assert [(row['batch'], row['size']) for row in csv.DictReader((tmp_path / 't').read_text().splitlines())] == [
@@ -209,5 +212,5 @@ def test_tool_against_a_peer(repo):
     (('--form', 'graph'), 'form graph: expected inference on a CUDA device'),
 ])  # fmt: skip
 def test_tool_says_what_is_wrong(repo, args, message):
-    done = tool(repo, 'test', *args)
+    done = tool(repo, 'tiny', *args)
     assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr

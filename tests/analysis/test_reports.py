@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from variants import TEST_ARCH
 
 from mmlightvit.analysis import paper
 from mmlightvit.analysis.counting import count
@@ -38,7 +39,7 @@ def test_forms_of_a_table():
 
 
 def test_report_of_a_model_names_total_and_modules():
-    result = count(LightViT(arch='test'), (64, 64))
+    result = count(LightViT(arch=TEST_ARCH), (64, 64))
     rows = list(csv.reader(io.StringIO(count_report(result, 1, 'csv'))))
     assert rows[-1][0] == 'total' and float(rows[-1][2]) == pytest.approx(result.macs / 1e9, abs=5e-4)
     assert [row[0] for row in rows[1:]].count('stages') == 1 and not any('.' in row[0] for row in rows)

@@ -8,6 +8,7 @@ import io
 
 import pytest
 from torch import nn
+from variants import TEST_ARCH
 
 from mmlightvit.analysis.counting import count
 from mmlightvit.analysis.stages import StageSpeed, measure_stages, stage_cells
@@ -17,7 +18,7 @@ from mmlightvit.models.backbones import LightViT
 
 
 def test_stages_are_timed_one_by_one():
-    backbone = LightViT('test')
+    backbone = LightViT(TEST_ARCH)
     result = count(backbone, (64, 64))
     parts = measure_stages(backbone, result, batch=2, rounds=2)
     assert [part.name for part in parts] == ['stem', 'stage 1', 'stage 2', 'stage 3']

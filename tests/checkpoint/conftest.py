@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from variants import TEST_ARCH
 
 from mmlightvit.checkpoint import install  # noqa: F401 - from here on mmengine loads by our rules
 
@@ -40,7 +41,7 @@ def backbone():
     """A function that makes a minute backbone with random weights everywhere, norms and statistics included."""
     from mmlightvit.models.backbones import LightViT
 
-    def make(seed: int = 0, arch: str = 'test', **kwargs) -> LightViT:
+    def make(seed: int = 0, arch: str | dict = TEST_ARCH, **kwargs) -> LightViT:
         model = LightViT(arch, **kwargs).eval()
         generator = torch.Generator().manual_seed(seed)
         for value in model.state_dict().values():

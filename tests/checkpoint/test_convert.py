@@ -127,7 +127,7 @@ def test_a_target_that_cannot_be_written(tool, published_files, tmp_path):
 
 
 def test_published_names_only_for_what_was_published(backbone, published_files, tmp_path):
-    state = backbone(1).state_dict() | {'head': torch.ones(1)}
+    state = backbone(1, 'tiny').state_dict() | {'head': torch.ones(1)}
     torch.save(state, tmp_path / 'file.pth')
     with pytest.raises(LayoutError, match='unexpected: head'):
         convert(tmp_path / 'file.pth', tmp_path / 'out.pth', to='published')
@@ -153,11 +153,11 @@ def test_published_names_only_for_what_was_published(backbone, published_files, 
         dict(num_global_tokens=0),
         dict(num_global_tokens=0, window_size=None),
         dict(window_size=5, out_indices=(0, 2)),
-        dict(out_type='raw', out_indices=(1,)),
+        dict(out_type='tokens', out_indices=(1,)),
     ],
 )
 def test_our_files_of_any_ablation_convert(backbone, tmp_path, ablation):
-    model = backbone(1, **ablation)
+    model = backbone(1, 'tiny', **ablation)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'file.pth')
     _, differences = convert(tmp_path / 'file.pth', tmp_path / 'file.safetensors')
     assert not differences

@@ -40,7 +40,7 @@ class Model(BaseModel):
 @pytest.fixture
 def classifier(backbone):
     return lambda seed, classes=3, **kwargs: Model(
-        backbone(seed, out_type='raw', out_indices=(-1,), **kwargs), head=classes
+        backbone(seed, out_type='tokens', out_indices=(-1,), **kwargs), head=classes
     )
 
 

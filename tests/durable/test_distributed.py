@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from processes import run_forked
 from torch import Tensor, nn
+from variants import TEST_ARCH
 
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable import launch
@@ -49,7 +50,7 @@ def _build_classifier() -> nn.Module:
     from mmpretrain.registry import MODELS
 
     torch.manual_seed(0)
-    backbone = dict(type='mmlightvit.LightViT', arch='test', out_indices=(-1,), out_type='raw', norm_eval=True)
+    backbone = dict(type='mmlightvit.LightViT', arch=TEST_ARCH, out_indices=(-1,), out_type='tokens', norm_eval=True)
     head = dict(type='mmlightvit.LightViTHead', num_classes=5, in_channels=32, loss=dict(type='CrossEntropyLoss'))
     model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
     model.train()
@@ -98,7 +99,7 @@ def detector(repo) -> Iterator[dict]:
     take_all = dict(type='RandomSampler', num=10**6, pos_fraction=0.5, neg_pos_ub=-1)
     cfg.merge_from_dict(
         {
-            'model.backbone.arch': 'test',
+            'model.backbone.arch': dict(_delete_=True, **TEST_ARCH),
             'model.backbone.drop_path_rate': 0.0,
             'model.backbone.init_cfg': None,
             'model.neck.in_channels': [8, 16, 32],

@@ -22,6 +22,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint, load_checkpoint
+from variants import TEST_ARCH
 
 from mmlightvit.checkpoint.install import install as install_loading
 from mmlightvit.durable.safe_loading import unpickle as restricted
@@ -322,7 +323,7 @@ def test_unreachable_start_weights_name_path_address_and_override(hub, monkeypat
         raise urllib.error.URLError('Name or service not known')
 
     monkeypatch.setattr(urllib.request, 'urlopen', refuse)
-    model = LightViT('test', init_cfg=dict(type='Pretrained', checkpoint=ADDRESS))
+    model = LightViT(TEST_ARCH, init_cfg=dict(type='Pretrained', checkpoint=ADDRESS))
     with pytest.raises(CheckpointUnavailable) as error:
         model.init_weights()
     line = str(error.value)

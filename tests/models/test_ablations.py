@@ -6,30 +6,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from variants import FOUR_STAGES, OUT_TYPES, SWITCHES, TEST_ARCH
 
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.backbones.lightvit import LightViTBlock
 from mmlightvit.models.layers import TokenGrid
-
-VANILLA = dict(window_size=None, num_global_tokens=0, spatial_attention=False, channel_attention=False)
-FOUR_STAGES = dict(
-    embed_dims=[4, 8, 16, 32], num_heads=[1, 1, 2, 4], num_blocks=[1, 1, 1, 1], ffn_ratios=[2, 2, 2, 2],
-    num_global_tokens=2, patch_stride=4,
-)  # fmt: skip
-
-#: Paper Table 5, Table 6 and section 4.1, one override each.
-SWITCHES = {
-    'vanilla': VANILLA,
-    'local': dict(num_global_tokens=0, spatial_attention=False, channel_attention=False),
-    'global': dict(spatial_attention=False, channel_attention=False),
-    'spatial': dict(channel_attention=False),
-    'channel': dict(spatial_attention=False),
-    'no tokens': dict(num_global_tokens=0),
-    'more tokens': dict(num_global_tokens=16),
-    'no residual': dict(residual_merging=False),
-    'no overlap': dict(overlapping_patches=False),
-    'smaller window': dict(window_size=5),
-}
 
 
 def _fill(model: nn.Module) -> nn.Module:
@@ -54,14 +35,14 @@ def image() -> torch.Tensor:
 
 @pytest.mark.parametrize('name', SWITCHES)
 def test_a_switch_changes_the_output(name, image):
-    plain, switched = _forward(LightViT('test'), image), _forward(LightViT('test', **SWITCHES[name]), image)
+    plain, switched = _forward(LightViT(TEST_ARCH), image), _forward(LightViT(TEST_ARCH, **SWITCHES[name]), image)
     assert switched.shape == plain.shape and not torch.allclose(switched, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', SWITCHES)
-@pytest.mark.parametrize('out_type', ['featmap', 'raw'])
+@pytest.mark.parametrize('out_type', OUT_TYPES)
 def test_no_parameter_is_dead(name, out_type, image):
-    model = _fill(LightViT('test', out_type=out_type, **SWITCHES[name])).train()
+    model = _fill(LightViT(TEST_ARCH, out_type=out_type, **SWITCHES[name])).train()
     generator = torch.Generator().manual_seed(1)
     outs = model(image.repeat(2, 1, 1, 1))
     sum((out * torch.randn(out.shape, generator=generator)).mean() for out in outs).backward()
@@ -80,7 +61,7 @@ def test_no_parameter_is_dead(name, out_type, image):
     ('no overlap', ('stem',), ('patch_embed.proj',)),
 ])  # fmt: skip
 def test_a_switch_takes_its_parameters_along(name, gone, kept):
-    names = list(LightViT('test', **SWITCHES[name]).state_dict())
+    names = list(LightViT(TEST_ARCH, **SWITCHES[name]).state_dict())
     for part in gone:
         left = [n for n in names if part in n and not (part == 'global' and 'ffn.attn.global_reduce' in n)]
         assert not left, part
@@ -118,7 +99,7 @@ def test_all_off_is_a_plain_transformer_block(ratio):
 @pytest.mark.parametrize('overlapping', [True, False])
 @pytest.mark.parametrize('size', [(64, 64), (70, 45), (1, 1)])
 def test_four_stages_start_at_stride_4(size, overlapping):
-    backbone = LightViT(FOUR_STAGES, out_indices=(0, 1, 2, 3), overlapping_patches=overlapping).eval()
+    backbone = LightViT(FOUR_STAGES, patch_stride=4, out_indices=(0, 1, 2, 3), overlapping_patches=overlapping).eval()
     maps = backbone(torch.rand(1, 3, *size))
     height, width = size
     for i, channels in enumerate(FOUR_STAGES['embed_dims']):
@@ -127,5 +108,5 @@ def test_four_stages_start_at_stride_4(size, overlapping):
 
 
 def test_vanilla_attention_has_no_place_for_global_tokens():
-    with pytest.raises(ValueError, match='window_size=None is vanilla attention'):
-        LightViT('test', window_size=None)
+    with pytest.raises(ValueError, match='expected 0 with window_size=None'):
+        LightViT(TEST_ARCH, window_size=None)

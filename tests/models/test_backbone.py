@@ -8,26 +8,25 @@ import math
 import oracles
 import pytest
 import torch
+from variants import OUT_TYPES, TEST_ARCH
 
-from mmlightvit.models.backbones import ARCH_ZOO, LightViT
-
-TINY = ARCH_ZOO['test']
+from mmlightvit.models.backbones import LightViT
 
 
 @pytest.mark.parametrize('size', [(1, 1), (57, 200), (224, 224)], ids=lambda size: f'{size[0]}x{size[1]}')
 def test_feature_maps_round_up(size):
     with torch.no_grad():
-        outs = LightViT('test').eval()(torch.randn(2, 3, *size))
+        outs = LightViT(TEST_ARCH).eval()(torch.randn(2, 3, *size))
     height, width = math.ceil(size[0] / 8), math.ceil(size[1] / 8)
-    for out, channels in zip(outs, TINY['embed_dims']):
+    for out, channels in zip(outs, TEST_ARCH['embed_dims']):
         assert out.shape == (2, channels, height, width)
         assert out.is_contiguous()
         assert torch.isfinite(out).all()
         height, width = math.ceil(height / 2), math.ceil(width / 2)
 
 
-def test_raw_tokens_put_the_global_ones_first():
-    backbone = LightViT('test', out_type='raw').eval()
+def test_tokens_put_the_global_ones_first():
+    backbone = LightViT(TEST_ARCH, out_type='tokens').eval()
     with torch.no_grad():
         outs = backbone(torch.randn(2, 3, 112, 224))
     assert [tuple(out.shape) for out in outs] == [
@@ -39,8 +38,8 @@ def test_raw_tokens_put_the_global_ones_first():
 
 @pytest.mark.parametrize('indices', [(0,), (1,), (2,), (0, 2), (-1,), 1])
 def test_a_subset_of_stages_gives_the_same_maps(indices):
-    full = oracles.scramble(LightViT('test')).eval()
-    part = LightViT('test', out_indices=indices).eval()
+    full = oracles.scramble(LightViT(TEST_ARCH)).eval()
+    part = LightViT(TEST_ARCH, out_indices=indices).eval()
     state = part.state_dict()
     part.load_state_dict({key: value for key, value in full.state_dict().items() if key in state})
     image = torch.randn(1, 3, 113, 57)
@@ -51,10 +50,24 @@ def test_a_subset_of_stages_gives_the_same_maps(indices):
     assert len(part.stages) == part.num_stages == max(part.out_indices) + 1
 
 
+def test_the_former_name_of_tokens_is_accepted():
+    assert LightViT(TEST_ARCH, out_type='raw').out_type == 'tokens'
+
+
+@pytest.mark.parametrize('out_type', OUT_TYPES)
+@pytest.mark.parametrize('settings', [{}, dict(num_global_tokens=0), dict(window_size=3)], ids=str)
+@pytest.mark.parametrize('size', [(25, 38), (56, 56)], ids=lambda size: f'{size[0]}x{size[1]}')
+def test_the_whole_against_the_loops(out_type, settings, size):
+    backbone = oracles.scramble(LightViT(TEST_ARCH, out_type=out_type, **settings)).eval()
+    image = torch.randn(1, 3, *size)
+    for got, want in zip(backbone(image), oracles.loop_backbone(backbone, image), strict=True):
+        torch.testing.assert_close(got.detach().double(), want, rtol=1e-4, atol=1e-4)
+
+
 def test_with_cp_gives_identical_gradients():
     gradients = []
     for with_cp in (False, True):
-        backbone = oracles.scramble(LightViT('test', with_cp=with_cp, drop_path_rate=0.3)).train()
+        backbone = oracles.scramble(LightViT(TEST_ARCH, with_cp=with_cp, drop_path_rate=0.3)).train()
         torch.manual_seed(1)
         sum(out.square().mean() for out in backbone(torch.randn(2, 3, 113, 57))).backward()
         gradients.append({name: p.grad for name, p in backbone.named_parameters()})
@@ -65,7 +78,7 @@ def test_with_cp_gives_identical_gradients():
 def test_with_cp_stores_fewer_activations():
     stored = []
     for with_cp in (False, True):
-        backbone, total = LightViT('test', with_cp=with_cp).train(), []
+        backbone, total = LightViT(TEST_ARCH, with_cp=with_cp).train(), []
 
         def count(tensor, total=total):
             total.append(tensor.numel())
@@ -78,7 +91,7 @@ def test_with_cp_stores_fewer_activations():
 
 
 def test_norm_eval_keeps_the_statistics_but_learns_the_affine():
-    backbone = LightViT('test', norm_eval=True).train()
+    backbone = LightViT(TEST_ARCH, norm_eval=True).train()
     norm = backbone.patch_embed.stem[1]
     before = norm.running_mean.clone()
     sum(out.square().mean() for out in backbone(torch.randn(2, 3, 64, 64) + 1)).backward()
@@ -90,7 +103,7 @@ def test_norm_eval_keeps_the_statistics_but_learns_the_affine():
 
 @pytest.mark.parametrize('frozen', [-1, 0, 1, 3])
 def test_frozen_stages(frozen):
-    backbone = LightViT('test', frozen_stages=frozen).train()
+    backbone = LightViT(TEST_ARCH, frozen_stages=frozen).train()
     parts = {'patch_embed': backbone.patch_embed, **{f'stages.{i}': stage for i, stage in enumerate(backbone.stages)}}
     for i, (name, part) in enumerate(parts.items()):
         is_frozen = i <= frozen
@@ -105,7 +118,7 @@ def test_frozen_stages(frozen):
 
 
 def test_state_dict_round_trip():
-    source, target = oracles.scramble(LightViT('test')).eval(), LightViT('test').eval()
+    source, target = oracles.scramble(LightViT(TEST_ARCH)).eval(), LightViT(TEST_ARCH).eval()
     assert not any('index' in key or 'cache' in key for key in source.state_dict())
     target.load_state_dict(source.state_dict())
     image = torch.randn(1, 3, 100, 100)
@@ -116,7 +129,7 @@ def test_state_dict_round_trip():
 
 @pytest.mark.parametrize('size', [(112, 112), (100, 60)], ids=['aligned', 'padded'])
 def test_samples_of_a_batch_do_not_see_each_other(size):
-    backbone = oracles.scramble(LightViT('test')).eval()
+    backbone = oracles.scramble(LightViT(TEST_ARCH)).eval()
     images = torch.randn(3, 3, *size)
     with torch.no_grad():
         together, alone = backbone(images), backbone(images[1:2])
@@ -130,7 +143,7 @@ def test_nothing_leaks_over_the_crop():
     The grid is 8x8 with windows of 7, so the padding is 6 rows and columns wide. A batch whose other sample differs,
     and memory that held other values before, must not change anything.
     """
-    backbone = oracles.scramble(LightViT('test')).eval()
+    backbone = oracles.scramble(LightViT(TEST_ARCH)).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         first = [out.clone() for out in backbone(image)]
@@ -147,14 +160,14 @@ def test_nothing_leaks_over_the_crop():
     [
         (dict(arch='huge'), "arch: expected one of .* got 'huge'"),
         (dict(arch=dict(embed_dims=[8])), 'arch: expected the keys'),
-        (dict(arch={**TINY, 'extra': 1}), 'unknown'),
-        (dict(arch={**TINY, 'num_heads': [1, 2]}), 'one entry per stage'),
-        (dict(arch={**TINY, 'num_heads': [3, 2, 4]}), 'num_heads and 4 divide'),
-        (dict(arch={**TINY, 'num_blocks': [1, 0, 1]}), 'at least one block'),
-        (dict(arch={**TINY, 'patch_stride': 5}), 'patch_stride: expected 4 or 8'),
+        (dict(arch={**TEST_ARCH, 'extra': 1}), 'arch: expected the keys'),
+        (dict(arch={**TEST_ARCH, 'num_heads': [1, 2]}), 'one entry per stage'),
+        (dict(arch={**TEST_ARCH, 'num_heads': [3, 2, 4]}), 'num_heads and 4 divide'),
+        (dict(arch={**TEST_ARCH, 'num_blocks': [1, 0, 1]}), 'at least one block'),
+        (dict(patch_stride=5), 'patch_stride: expected 4 or 8'),
         (dict(num_global_tokens=-1), 'num_global_tokens'),
         (dict(num_global_tokens=1.5), 'num_global_tokens'),
-        (dict(window_size=None), 'window_size=None'),
+        (dict(window_size=None), 'num_global_tokens: expected 0 with window_size=None'),
         (dict(window_size=0), 'window_size'),
         (dict(out_type='map'), 'out_type'),
         (dict(out_indices=()), 'out_indices'),
@@ -167,11 +180,11 @@ def test_nothing_leaks_over_the_crop():
 )
 def test_wrong_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        LightViT(**{'arch': 'test', **kwargs})
+        LightViT(**{'arch': TEST_ARCH, **kwargs})
 
 
 def test_drop_path_rises_over_the_whole_architecture():
-    rates = [block.drop_path.rate for stage in LightViT('test', drop_path_rate=0.3).stages for block in stage.blocks]
+    rates = [block.drop_path.rate for stage in LightViT(TEST_ARCH, drop_path_rate=0.3).stages for block in stage.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
-    part = LightViT('test', drop_path_rate=0.3, out_indices=(0,))
+    part = LightViT(TEST_ARCH, drop_path_rate=0.3, out_indices=(0,))
     assert part.stages[0].blocks[0].drop_path.rate == 0

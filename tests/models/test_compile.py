@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The backbone compiled in place: whole graphs, few of them, the same numbers and keys.
+"""Blocks compiled from outside: few graphs for all sizes, the same numbers, the same keys.
 
 What takes a minute or more is slow: ``pytest -m slow tests/models/test_compile.py``.
 """
@@ -14,13 +14,11 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from variants import TEST_ARCH
 
-from mmlightvit.deploy.compile import CompileBackboneHook, compile_backbones
+from mmlightvit.deploy.compile import RECOMPILE_LIMIT, CompileBackboneHook, compile_blocks
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
-
-# torch itself makes an instance of an autograd.Function when it captures one.
-pytestmark = pytest.mark.filterwarnings('ignore:.*should not be instantiated:DeprecationWarning')
 
 # Grids of more than one window in each stage: torch gives sizes of one their own graph.
 ALIGNED = [(2, 448, 448), (3, 448, 672), (2, 1120, 448)]
@@ -30,8 +28,17 @@ PADDED = [(2, 300, 460), (3, 500, 340), (2, 256, 320), (4, 448, 500)]
 @pytest.fixture(autouse=True)
 def _fresh_dynamo():
     torch._dynamo.reset()
-    yield
+    with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
+        yield
     torch._dynamo.reset()
+
+
+def pair(**kwargs):
+    """A model, and a copy whose blocks are compiled."""
+    eager = oracles.scramble(LightViT(TEST_ARCH)).eval()
+    compiled = copy.deepcopy(eager)
+    assert compile_blocks(compiled, **kwargs) == sum(TEST_ARCH['num_blocks'])
+    return eager, compiled
 
 
 def close(got, want, tolerance=1e-4):
@@ -39,112 +46,47 @@ def close(got, want, tolerance=1e-4):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-# One window, one row of windows, whole windows in some stages alone, one token, and odd grids.
-SIZES = [(1, 224, 224), (2, 448, 224), (2, 112, 224), (1, 8, 8), (2, 100, 130), (3, 33, 457)]
+@pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+def test_a_further_size_of_a_known_kind_compiles_nothing(training):
+    counter = CompileCounterWithBackend('eager')
+    eager, compiled = pair(backend=counter)
+    counts = []
+    for sizes in (ALIGNED, PADDED):
+        for batch, *size in sizes:
+            image = torch.randn(batch, 3, *size)
+            with torch.set_grad_enabled(training):
+                close(*(model.train(training)(image) for model in (compiled, eager)))
+            counts.append(counter.frame_count)
+    stages = len(TEST_ARCH['embed_dims'])
+    assert counts == [stages] * len(ALIGNED) + [2 * stages] * len(PADDED)
 
 
-FOUR_STAGES = dict(
-    embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 4, 8], num_blocks=[1, 1, 1, 1], ffn_ratios=[2, 2, 2, 2],
-    num_global_tokens=2, patch_stride=4,
-)  # fmt: skip
-SETTINGS = [
-    {},
-    {'num_global_tokens': 0},
-    {'window_size': None, 'num_global_tokens': 0},
-    {'arch': FOUR_STAGES, 'out_indices': (0, 3)},
-    {'overlapping_patches': False, 'residual_merging': False, 'window_size': 4},
-]
-
-
-@pytest.mark.parametrize('settings', SETTINGS)
-@pytest.mark.parametrize('out_type', ['featmap', 'raw'])
-def test_tables_move_tokens_as_views_do(settings, out_type):
-    """What is compiled, run as it is: outputs and gradients of the usual form, at any size."""
-    usual = oracles.scramble(LightViT(**{'arch': 'test', 'out_type': out_type, **settings})).train()
-    tabled = copy.deepcopy(usual)
-    tabled._compiled_run = tabled._run_tabled
-    for size in SIZES + ALIGNED[:1] + PADDED[:1]:
-        image = torch.randn(size[0], 3, *size[1:])
-        outs = [model(image) for model in (usual, tabled)]
-        close(*outs)
-        for model, out in zip((usual, tabled), outs):
-            model.zero_grad()
-            sum(each.square().mean() for each in out).backward()
-        for (name, a), b in zip(usual.named_parameters(), tabled.parameters()):
-            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(a.grad.abs().max()), msg=name)
-
-
-def test_two_graphs_serve_all_sizes():
-    eager = oracles.scramble(LightViT('test')).eval()
-    compiled, counter = copy.deepcopy(eager), CompileCounterWithBackend('eager')
-    compiled.compile(backend=counter)
-    with torch.no_grad():
-        for size in ALIGNED + PADDED:
-            image = torch.randn(size[0], 3, *size[1:])
-            close(compiled(image), eager(image))
-    assert counter.frame_count == 2
-
-
-def test_tables_made_in_inference_mode_serve_training():
-    backbone = LightViT('test')
-    backbone._compiled_run = backbone._run_tabled
-    image = torch.randn(2, 3, 72, 88)
-    with torch.inference_mode():
-        backbone.eval()(image)
-    sum(out.sum() for out in backbone.train()(image)).backward()
-
-
-def test_compiling_the_whole_keeps_windows_and_kernels():
-    """torch.compile answers True when it is asked whether it exports, and exports pad in any case."""
-    eager = oracles.scramble(LightViT('test')).eval()
-    compiled, graphs = copy.deepcopy(eager), []
-
-    def backend(graph, _):
-        graphs.append(graph)
-        return graph
-
-    nn.Module.compile(compiled, backend=backend, dynamic=False, fullgraph=True)
-    image = torch.randn(1, 3, 224, 224)
-    with torch.no_grad():
-        close(compiled(image), eager(image), 1e-5)
-    called = [node.target for node in graphs[0].graph.nodes if node.op.startswith('call')]
-    assert torch.ops.mmlightvit.linear in called
-    assert 'new_ones' not in called  # the mask of the keys of a padded grid
-    assert called.count(torch.ops.mmlightvit.conv_gelu) == 4
-    assert torch.nn.functional.batch_norm not in called
-
-
-@pytest.mark.slow
 def test_training_gives_the_same_gradients():
-    eager = oracles.scramble(LightViT('test')).train()
-    compiled = copy.deepcopy(eager)
-    compiled.compile(backend='aot_eager')
-    for size in PADDED[:2]:
-        image = torch.randn(size[0], 3, *size[1:])
+    eager, compiled = pair(backend='aot_eager')
+    for batch, *size in PADDED[:2]:
+        image = torch.randn(batch, 3, *size)
         for model in (eager, compiled):
-            model.zero_grad()
+            model.train().zero_grad()
             sum(out.square().mean() for out in model(image)).backward()
         for (name, a), b in zip(eager.named_parameters(), compiled.parameters()):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_keys_copies_and_saving():
-    backbone = LightViT('test')
-    keys = list(backbone.state_dict())
-    wrapped = nn.ModuleDict(dict(backbone=backbone))
-    assert compile_backbones(wrapped, backend='aot_eager') == ['backbone']
-    assert list(backbone.state_dict()) == keys
-    assert copy.deepcopy(backbone)._compiled_run is None
-    assert pickle.loads(pickle.dumps(backbone))._compiled_run is None
-    assert backbone._compiled_run is not None
+    eager, compiled = pair(backend='aot_eager')
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for each in (compiled, copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
+            assert list(each.state_dict()) == list(eager.state_dict())
+            close(each(image), eager(image), 1e-5)
 
 
 def test_a_model_without_the_backbone_is_refused():
     with pytest.raises(UserError, match='Linear without one'):
-        compile_backbones(nn.Linear(1, 1))
+        compile_blocks(nn.Linear(1, 1))
 
 
-def test_hook_compiles_what_the_runner_holds():
+def test_hook_compiles_what_the_runner_holds_and_restores_the_limit():
     class Logger:
         lines: list[str] = []
 
@@ -152,20 +94,33 @@ def test_hook_compiles_what_the_runner_holds():
             self.lines.append(line)
 
     class Runner:
-        model = nn.Sequential(LightViT('test'))
+        model = nn.Sequential(LightViT(TEST_ARCH))
         logger = Logger()
 
-    CompileBackboneHook(backend='aot_eager').before_run(Runner())
-    assert Runner.model[0]._compiled_run is not None
-    assert Logger.lines == ['Compiled on first use: 0']
+    hook, runner = CompileBackboneHook(backend='aot_eager'), Runner()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        hook.before_run(runner)
+        assert torch._dynamo.config.recompile_limit == RECOMPILE_LIMIT
+        hook.after_run(runner)
+        assert torch._dynamo.config.recompile_limit == 8
+    assert all(block._compiled_call_impl is not None for stage in runner.model[0].stages for block in stage.blocks)
+    assert runner.logger.lines == ['4 blocks are compiled on first use.']
 
 
 @pytest.mark.slow
-def test_inductor_gives_the_same_numbers():
-    eager = oracles.scramble(LightViT('test')).eval()
-    compiled = copy.deepcopy(eager)
-    compiled.compile()
-    with torch.no_grad():
-        for size in ALIGNED + PADDED:
-            image = torch.randn(size[0], 3, *size[1:])
-            close(compiled(image), eager(image))
+@pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+def test_inductor_gives_the_same_numbers(training):
+    eager, compiled = pair()
+    for batch, *size in ALIGNED[:2] + PADDED[:2]:
+        image = torch.randn(batch, 3, *size)
+        outs = []
+        for model in (eager, compiled):
+            model.train(training).zero_grad()
+            with torch.set_grad_enabled(training):
+                outs.append(model(image))
+            if training:
+                sum(out.square().mean() for out in outs[-1]).backward()
+        close(*outs)
+        if training:
+            for (name, a), b in zip(eager.named_parameters(), compiled.parameters()):
+                torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(a.grad.abs().max()), msg=name)

@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import pickle
-
 import oracles
 import pytest
 import torch
-from torch import nn
 
 from mmlightvit.models.layers import (
     FFN,
@@ -20,18 +15,15 @@ from mmlightvit.models.layers import (
     PatchEmbed,
     ResidualPatchMerging,
     TokenGrid,
-    VanillaAttention,
-    kernels,
     window_partition,
     window_reverse,
 )
 from mmlightvit.models.layers.attention import relative_position_index
-from mmlightvit.models.layers.kernels import EvalCache, fold_batch_norm, linear, linear_gelu
 
 
 @pytest.fixture(params=[False, True], ids=['inference', 'training'])
 def mode(request):
-    """Layers choose other kernels while a gradient is recorded."""
+    """Torch chooses other kernels while a gradient is recorded."""
     with torch.set_grad_enabled(request.param):
         yield request.param
 
@@ -95,8 +87,8 @@ def test_padded_keys_take_part_in_the_window_but_not_in_the_aggregation():
     assert (got[:, 0] - alone).abs().max() > 1e-2
 
 
-def test_vanilla_attention(mode):
-    attn = oracles.scramble(VanillaAttention(8, 2)).train(mode)
+def test_attention_without_windows(mode):
+    attn = oracles.scramble(AggregatedAttention(8, 2, None, has_global_tokens=False)).train(mode)
     x = torch.randn(2, 5, 8)
     close(attn(x, TokenGrid.of(x.view(2, 1, 5, 8), None)), oracles.loop_vanilla_attention(attn, x))
 
@@ -143,21 +135,6 @@ def test_patch_embed_trains_its_batch_norms():
     assert not torch.equal(layer.stem[1].running_mean, before)
 
 
-def test_folding_equals_the_norm_behind_the_convolution():
-    conv, norm = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4)
-    oracles.scramble(norm).eval()
-    x = torch.randn(1, 3, 5, 5)
-    torch.testing.assert_close(torch.nn.functional.conv2d(x, *fold_batch_norm(conv, norm)), norm(conv(x)))
-
-
-def test_a_hook_inside_the_stem_still_runs():
-    layer, seen = PatchEmbed(3, 4).eval(), []
-    layer.stem[1].register_forward_hook(lambda *args: seen.append(1))
-    with torch.no_grad():
-        layer(torch.randn(1, 3, 16, 16))
-    assert seen == [1]
-
-
 def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     torch.manual_seed(0)
     out = DropPath(0.25).train()(torch.ones(4000, 3, 2))
@@ -166,170 +143,19 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     assert values.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert out.mean().item() == pytest.approx(1, abs=0.03)
     assert torch.all(DropPath(0.25).eval()(torch.ones(5, 1)) == 1)
-    with pytest.raises(ValueError, match='drop path rate'):
-        DropPath(1.0)
 
 
-class TestEvalCache:
-    """Kept values may never be older than the parameters."""
-
-    def bias(self, attn):
-        with torch.no_grad():
-            return attn.position_bias(torch.float32).clone()
-
-    @pytest.fixture
-    def attn(self):
-        return AggregatedAttention(8, 2, window=2).eval()
-
-    def test_is_used(self, attn):
-        with torch.no_grad():
-            assert attn.position_bias(torch.float32) is attn.position_bias(torch.float32)
-
-    def test_sees_a_write(self, attn):
-        before = self.bias(attn)
-        with torch.no_grad():
-            attn.relative_position_bias_table.add_(1)
-        torch.testing.assert_close(self.bias(attn), before + 1)
-
-    def test_sees_loaded_weights(self, attn):
-        before = self.bias(attn)
-        state = {key: value + 1 for key, value in attn.state_dict().items()}
-        attn.load_state_dict(state)
-        torch.testing.assert_close(self.bias(attn), before + 1)
-
-    def test_sees_replaced_data(self, attn):
-        before = self.bias(attn)
-        attn.relative_position_bias_table.data = attn.relative_position_bias_table.data + 1
-        torch.testing.assert_close(self.bias(attn), before + 1)
-
-    def test_sees_data_replaced_twice(self):
-        """Memory that was freed is given out again: the new data may lie at the old address."""
-        attn = AggregatedAttention(8, 2, window=20).eval()  # a table large enough for that
-        table = attn.relative_position_bias_table
-        for step in range(0, 10, 2):
-            for value in (step, step + 1):
-                table.data = torch.full_like(table, value)
-            assert (self.bias(attn) == step + 1).all()
-
-    def test_sees_a_write_that_torch_does_not_count_after_eval(self, attn):
-        """An averaging hook swaps weights through ``.data`` before it calls ``eval()``."""
-        before = self.bias(attn)
-        attn.relative_position_bias_table.data.add_(1)
-        torch.testing.assert_close(self.bias(attn.eval()), before + 1)
-
-    def test_sees_a_cast(self, attn):
-        self.bias(attn)
-        with torch.no_grad():
-            assert attn.position_bias(torch.bfloat16).dtype == torch.bfloat16
-            assert attn.double().position_bias(torch.float64).dtype == torch.float64
-
-    def test_is_off_while_a_gradient_is_recorded(self, attn):
-        self.bias(attn)
-        assert attn.position_bias(torch.float32).requires_grad
-
-    def test_works_for_parameters_made_in_inference_mode(self):
-        with torch.inference_mode():
-            attn = AggregatedAttention(8, 2, window=2).eval()
-            before = attn.position_bias(torch.float32).clone()
-            attn.relative_position_bias_table.add_(1)
-            torch.testing.assert_close(attn.position_bias(torch.float32), before + 1)
-
-    def test_is_neither_copied_nor_saved(self, attn):
-        self.bias(attn)
-        assert copy.deepcopy(attn)._bias_cache._entry is None
-        assert isinstance(pickle.loads(pickle.dumps(attn))._bias_cache, EvalCache)
-        assert not any('cache' in key for key in attn.state_dict())
-
-    def test_folded_stem_sees_new_statistics(self):
-        stem, image = oracles.scramble(PatchEmbed(3, 4)).eval(), torch.randn(1, 3, 16, 16)
-        with torch.no_grad():
-            before = stem(image)
-            stem.stem[1].running_mean.add_(1)
-            assert (stem(image) - before).abs().max() > 1e-3
-        close(stem(image), oracles.loop_patch_embed(stem, image))
-
-
-@pytest.mark.parametrize('form', [linear, linear_gelu])
-def test_hooks_of_a_linear_layer_are_run(form):
-    layer, x, seen = nn.Linear(4, 6), torch.randn(5, 4, requires_grad=True), []
-    handles = [
-        layer.register_full_backward_hook(lambda *_: seen.append('backward')),
-        layer.register_forward_hook(lambda *_: seen.append('forward')),
-    ]
-    form(layer, x).sum().backward()
-    handles.pop().remove()
-    form(layer, x).sum().backward()
-    assert seen == ['forward', 'backward', 'backward']
-
-
-class TestPackedWeights:
-    """oneDNN's layout of a weight may never be older than the weight."""
-
-    @pytest.fixture(autouse=True)
-    def _small_products_too(self, monkeypatch):
-        monkeypatch.setattr(kernels, '_LARGE', 0)
-
-    WRITES = dict(
-        in_place=lambda layer: layer.weight.add_(1),
-        loaded=lambda layer: layer.load_state_dict({'weight': layer.weight + 1, 'bias': layer.bias}),
-        replaced=lambda layer: setattr(layer.weight, 'data', layer.weight.data + 1),
-        new=lambda layer: setattr(layer, 'weight', nn.Parameter(layer.weight + 1)),
-    )
-
-    @pytest.mark.parametrize('form', [linear, linear_gelu])
-    @pytest.mark.parametrize('write', WRITES)
-    @torch.no_grad()
-    def test_see_a_write(self, form, write):
-        layer, x = nn.Linear(16, 8), torch.randn(5, 16)
-        form(layer, x)
-        self.WRITES[write](layer)
-        want = layer(x) if form is linear else nn.functional.gelu(layer(x))
-        torch.testing.assert_close(form(layer, x), want)
-
-    @pytest.mark.parametrize('module', [AggregatedAttention(8, 2, window=2), FFN(8, 2)])
-    @torch.no_grad()
-    def test_see_a_write_that_torch_does_not_count_after_eval(self, module):
-        arguments = (TokenGrid(2, 2, 2, True, None),) if isinstance(module, AggregatedAttention) else ()
-        x = torch.randn(1, 6, 8)
-        module.eval()(x, *arguments)
-        for parameter in module.parameters():
-            parameter.data.mul_(2)
-        want = copy.deepcopy(module)(x, *arguments)
-        torch.testing.assert_close(module.eval()(x, *arguments), want)
-
-    @torch.no_grad()
-    def test_are_used_and_go_with_the_layer(self):
-        gc.collect()
-        layer, x, before = nn.Linear(16, 8), torch.randn(5, 16), len(kernels._PACKED)
-        with torch.profiler.profile(acc_events=True) as profile:
-            for _ in range(3):
-                linear(layer, x)
-        calls = {event.key: event.count for event in profile.key_averages()}
-        assert calls['mkldnn::_reorder_linear_weight'] == 1
-        assert calls['mkldnn::_linear_pointwise'] == 3
-        del layer
-        gc.collect()
-        assert len(kernels._PACKED) == before
-
-
-@torch.no_grad()
-def test_a_small_product_is_not_worth_a_call_of_onednn():
-    layer, calls = nn.Linear(128, 128), []
-    for rows in (2**9 - 1, 2**9):
-        with torch.profiler.profile(acc_events=True) as profile:
-            linear(layer, torch.randn(rows, 128))
-        calls.append('mkldnn::_linear_pointwise' in {event.key for event in profile.key_averages()})
-    assert calls == [False, True]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('size', [10, 2**12])
-def test_gelu_is_exact(size):
-    x = torch.linspace(-10, 10, size)
-    torch.testing.assert_close(kernels.gelu(x), nn.functional.gelu(x.double()).float(), rtol=1e-5, atol=1e-6)
-
-
-def test_linear_layers_under_function_transforms():
-    layer, x = nn.Linear(4, 6), torch.randn(5, 4)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.vmap(lambda row: linear(layer, row))(x), layer(x))
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: AggregatedAttention(10, 4, 7), 'channels: expected a multiple of num_heads=4, got 10'),
+        (lambda: BiDimensionalAttention(10), 'channels: expected a multiple of reduction=4, got 10'),
+        (lambda: BiDimensionalAttention(8, spatial=False, channel=False), 'got neither'),
+        (lambda: PatchEmbed(3, 8, stride=16), 'patch_stride: expected 4 or 8, got 16'),
+        (lambda: PatchEmbed(3, 7), 'embed_dims: expected an even width of the first stage, got 7'),
+        (lambda: DropPath(1.0), r'drop path rate: expected a number in \[0, 1\), got 1.0'),
+    ],
+)
+def test_wrong_arguments_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -67,10 +67,10 @@ def test_torch_loads_our_own_names_as_ever():
 
 
 def test_a_bare_backbone_leaves_out_a_classifiers_head():
-    source = backbone(1, out_type='raw')
+    source = backbone(1, out_type='tokens')
     state = rename_to_published({f'backbone.{key}': value for key, value in source.state_dict().items()}, 'classifier')
     state |= {'norm.weight': torch.ones(16), 'neck.0.weight': torch.ones(4, 16), 'head.bias': torch.ones(3)}
-    target = backbone(2, out_type='raw')
+    target = backbone(2, out_type='tokens')
     target.load_state_dict(state)
     assert_equal(source, target)
 

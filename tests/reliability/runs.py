@@ -19,6 +19,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner as StockRunner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from variants import TEST_ARCH
 
 from mmlightvit.durable.runner import Runner
 from mmlightvit.models.backbones import LightViT
@@ -86,7 +87,7 @@ class Classifier(BaseModel):
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()
-        self.backbone = LightViT(arch='test', drop_path_rate=0.2, out_type='raw')
+        self.backbone = LightViT(arch=TEST_ARCH, drop_path_rate=0.2, out_type='tokens')
         self.head = nn.LazyLinear(3)
         self.norm = nn.BatchNorm1d(3)
         self.ballast = nn.Parameter(torch.zeros(width)) if width else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from digits import prepare, settings_for
 from mmengine.config import Config
+from variants import TEST_ARCH
 
 from mmlightvit.data.data_root import move_data_root
 
@@ -45,7 +46,7 @@ def config(task: str, data: Path, work_dir: str | os.PathLike, workers: int = 0,
     )
     cfg = Config.fromfile(ROOT / 'configs' / 'demo' / f'{names[task]}.py', import_custom_modules=False)
     width = (8, 16, 32)
-    cfg.model.backbone.arch = 'test'
+    cfg.model.backbone.arch = TEST_ARCH
     cfg.model.backbone.drop_path_rate = 0.2
     loader = dict(num_workers=workers, persistent_workers=workers > 0, batch_size=3)
     cfg.merge_from_dict(

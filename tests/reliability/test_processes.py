@@ -102,7 +102,7 @@ def test_a_killed_rank_ends_the_job_within_thirty_seconds(tmp_path, report, repo
     script.write_text(
         f"""
 import os, sys
-sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import runs
 from mmlightvit.durable.launch import init_distributed
 init_distributed('pytorch', dict(backend='gloo'))
@@ -142,7 +142,7 @@ def test_a_failing_run_with_workers_exits(tmp_path, repo):
     script.write_text(
         f"""
 import sys
-sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(repo)!r}, {str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import runs
 runs.train(runs.config({str(tmp_path / 'run')!r}, workers=2, train_dataloader__dataset__bad=(0, 1, 2, 3, 4, 5, 6, 7),
                        optim_wrapper__max_skipped=1))

@@ -12,6 +12,7 @@ import torch
 from oracles import loop_aggregated_attention
 from PIL import Image
 from torch import nn
+from variants import TEST_ARCH
 
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
@@ -59,7 +60,7 @@ def test_explicit_attention_against_loops():
 
 @pytest.mark.parametrize('size', SIZES)
 def test_maps_of_every_block_sum_to_one(size):
-    backbone = _random(LightViT('test'))
+    backbone = _random(LightViT(TEST_ARCH))
     maps = collect_maps(backbone, torch.randn(1, 3, *size))
     assert [(m.stage, m.block, m.stride) for m in maps] == [(1, 1, 8), (2, 1, 16), (2, 2, 16), (3, 1, 32)]
     for m in maps:
@@ -76,7 +77,7 @@ def test_maps_of_every_block_sum_to_one(size):
 def test_a_planted_peak_comes_out_at_its_pixel(size, stage):
     """A single token that a global token attends to, planted through the layer's own projection."""
     torch.manual_seed(0)
-    backbone = _random(LightViT('test'), std=0.02)
+    backbone = _random(LightViT(TEST_ARCH), std=0.02)
     attn = backbone.stages[stage - 1].blocks[-1].attn
     stride = 4 * 2**stage
     for row, column in ((0.1, 0.2), (0.5, 0.7), (0.95, 0.9)):
@@ -109,7 +110,7 @@ def test_a_map_too_small_for_the_image_is_refused():
 
 
 def test_rows_of_the_sheet():
-    maps = collect_maps(_random(LightViT('test')), torch.randn(1, 3, 64, 64))
+    maps = collect_maps(_random(LightViT(TEST_ARCH)), torch.randn(1, 3, 64, 64))
     assert [label for label, _ in choose(maps)] == ['stage 1, block 1', 'stage 2, block 2', 'stage 3, block 1']
     assert [label for label, _ in choose(maps, [2], 'all')] == ['stage 2, block 1', 'stage 2, block 2']
     mean = choose(maps, [2], 'mean')[0][1]
@@ -124,7 +125,7 @@ def test_rows_of_the_sheet():
 
 @pytest.mark.parametrize('gates', [True, False])
 def test_a_sheet_is_drawn(tmp_path, gates):
-    backbone = _random(LightViT('test', num_global_tokens=9, spatial_attention=gates, channel_attention=gates))
+    backbone = _random(LightViT(TEST_ARCH, num_global_tokens=9, spatial_attention=gates, channel_attention=gates))
     maps = collect_maps(backbone, torch.randn(1, 3, 64, 96))
     pixels = np.zeros((60, 90, 3), dtype=np.uint8)
     draw_sheet(pixels, choose(maps, [1]), tmp_path / 'new' / 'sheet.png', 'title')
@@ -136,7 +137,7 @@ def test_a_sheet_is_drawn(tmp_path, gates):
 
 def test_models_without_global_tokens_say_so():
     with pytest.raises(UserError, match='no global tokens'):
-        find_backbone(LightViT('test', num_global_tokens=0))
+        find_backbone(LightViT(TEST_ARCH, num_global_tokens=0))
     with pytest.raises(UserError, match='expected a model with a LightViT backbone, got Conv2d'):
         find_backbone(nn.Conv2d(3, 4, 1))
 

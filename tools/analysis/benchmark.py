@@ -3,7 +3,7 @@
 
 Examples:
     python tools/analysis/benchmark.py tiny --against pvt_v2_b0 deit_tiny_patch16_224 --batch 1 16
-    python tools/analysis/benchmark.py tiny --reference tests/oracles.py:PlainLightViT --mode inference training
+    python tools/analysis/benchmark.py tiny --reference my_form.py:MyLightViT --mode inference training
     python tools/analysis/benchmark.py tiny --form eager compiled --dtype bf16 --device cuda --batch 256 --stages
     python tools/analysis/benchmark.py configs/lightvit_t_imagenet.py --csv speed.csv --plot speed.png
 """
@@ -143,7 +143,7 @@ def build(args: argparse.Namespace) -> tuple[dict, 'object']:
     if args.model not in ARCH_ZOO:
         return build_from_config(args)
     classifier = args.classifier or bool(args.against)
-    kwargs = dict(out_type='raw', out_indices=(2,)) if classifier else {}
+    kwargs = dict(out_type='tokens', out_indices=(2,)) if classifier else {}
     backbone = LightViT(args.model, **kwargs)
     tail = []
     if classifier:

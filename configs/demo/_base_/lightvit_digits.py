@@ -15,8 +15,8 @@ lightvit_digits = dict(
         num_blocks=[2, 3, 3],
         ffn_ratios=[4, 4, 4],
         num_global_tokens=8,
-        patch_stride=4,
     ),
+    patch_stride=4,
     window_size=4,
 )
 

@@ -6,11 +6,9 @@ Shape legend: B batch, M tokens, image tokens and global tokens together, C chan
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmlightvit.models.layers.cpu_training import mlp
-from mmlightvit.models.layers.kernels import forget_packed, gelu, linear_gelu
 
 
 class BiDimensionalAttention(nn.Module):
@@ -30,6 +28,9 @@ class BiDimensionalAttention(nn.Module):
     Shape:
         (B, M, C) -> (B, M, C)
 
+    Raises:
+        ValueError: Neither gate is asked for, or ``channels`` is no multiple of ``reduction``.
+
     Source: paper section 3.2, Figures 2b and 7.
     Departs: Figure 7 leaves out the norm, which the published model has. With one gate alone (Table 5) the layers
     that only the other one needs do not exist; the paper does not say which layers those rows had.
@@ -39,6 +40,8 @@ class BiDimensionalAttention(nn.Module):
         super().__init__()
         if not (spatial or channel):
             raise ValueError('bi-dimensional attention: expected spatial=True or channel=True, got neither')
+        if channels % reduction:
+            raise ValueError(f'channels: expected a multiple of reduction={reduction}, got {channels}')
         reduced = channels // reduction
         self.norm = nn.LayerNorm(channels)
         self.global_reduce = nn.Linear(channels, reduced)
@@ -46,27 +49,22 @@ class BiDimensionalAttention(nn.Module):
         self.local_reduce = nn.Linear(channels, reduced) if spatial else None
         self.spatial_select = nn.Linear(2 * reduced, 1) if spatial else None
 
-    def gates(self, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The channel gate (B, 1, C) and the spatial gate (B, M, 1); None for one that does not exist."""
-        n = self.norm(y)
-        g = gelu(self.global_reduce(n.mean(dim=1, keepdim=True)))
-        channel = spatial = None
+    def gates(self, y_BMC: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """The channel gate (B, 1, C) and the spatial gate (B, M, 1); 1.0 in place of one that does not exist."""
+        channel: Tensor | float = 1.0
+        spatial: Tensor | float = 1.0
+        n = self.norm(y_BMC)
+        g = F.gelu(self.global_reduce(n.mean(dim=1, keepdim=True)))
         if self.channel_select is not None:
             channel = self.channel_select(g).sigmoid()
         if self.local_reduce is not None and self.spatial_select is not None:
-            # spatial_select([l, g]) = l w_l + (g w_g + bias): nothing is concatenated or expanded.
-            w_local, w_global = self.spatial_select.weight.chunk(2, dim=1)
-            spatial = linear_gelu(self.local_reduce, n) @ w_local.squeeze(0)
-            spatial = (spatial.unsqueeze(-1) + F.linear(g, w_global, self.spatial_select.bias)).sigmoid()
+            l = F.gelu(self.local_reduce(n))  # noqa: E741
+            spatial = self.spatial_select(torch.cat([l, g.expand(-1, l.shape[1], -1)], dim=-1)).sigmoid()
         return channel, spatial
 
-    def forward(self, y: Tensor) -> Tensor:
-        channel, spatial = self.gates(y)
-        if channel is None or spatial is None:
-            gate = channel if spatial is None else spatial
-            assert gate is not None
-            return y * gate
-        return y * (channel * spatial)
+    def forward(self, y_BMC: Tensor) -> Tensor:
+        channel, spatial = self.gates(y_BMC)
+        return y_BMC * (channel * spatial)
 
 
 class FFN(nn.Module):
@@ -90,16 +88,9 @@ class FFN(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(channels, int(channels * ratio))
         self.fc2 = nn.Linear(int(channels * ratio), channels)
-        self.attn = (
-            BiDimensionalAttention(channels, spatial_attention, channel_attention)
-            if spatial_attention or channel_attention
-            else None
-        )
+        has_gates = spatial_attention or channel_attention
+        self.attn = BiDimensionalAttention(channels, spatial_attention, channel_attention) if has_gates else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = mlp(self.fc1, self.fc2, x)
-        return y if self.attn is None else self.attn(y)
-
-    def train(self, mode: bool = True) -> FFN:
-        forget_packed(self)
-        return super().train(mode)
+    def forward(self, x_BMC: Tensor) -> Tensor:
+        y_BMC = self.fc2(F.gelu(self.fc1(x_BMC)))
+        return y_BMC if self.attn is None else self.attn(y_BMC)

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlightvit.models.layers.cpu_training import batch_norm, can_batch_norm
-from mmlightvit.models.layers.kernels import EvalCache, can_fold, conv_gelu, fold_batch_norm
+from mmlightvit.models.layers.windows import missing
 
 
 class PatchEmbed(nn.Module):
@@ -30,9 +26,12 @@ class PatchEmbed(nn.Module):
     Shape:
         (B, in_channels, height, width) -> (B, H, W, C)
 
+    Raises:
+        ValueError: ``stride`` is neither 4 nor 8, or ``embed_dims`` is odd.
+
     Source: paper section 4.1 "Overlapping patch embedding" and Figure 3.
     Departs: section 4.1 does not give the layers without overlap nor the strides with four stages; both are our
-    reading (four stages: the third convolution has stride 1).
+    reading (four stages: the fourth convolution has stride 1).
     """
 
     def __init__(self, in_channels: int, embed_dims: int, stride: int = 8, overlapping: bool = True) -> None:
@@ -55,48 +54,14 @@ class PatchEmbed(nn.Module):
         else:
             self.proj = nn.Conv2d(in_channels, embed_dims, stride, stride=stride)
         self.norm = nn.LayerNorm(embed_dims)
-        self._folded = EvalCache()
 
     def forward(self, image: Tensor) -> Tensor:
         if self.overlapping:
-            x = self.proj(self._stem(image))
+            x = self.stem(image)
         else:
-            bottom, right = -image.shape[-2] % self.stride, -image.shape[-1] % self.stride
-            x = self.proj(nn.functional.pad(image, (0, right, 0, bottom)))
-        return self.norm(x.permute(0, 2, 3, 1))
-
-    def _stem(self, x: Tensor) -> Tensor:
-        """``self.stem`` in the memory layout and with the kernels that suit the device.
-
-        Channels last: depthwise convolutions are several times faster on CPUs, and the tokens come for free. In
-        inference BatchNorms are folded into the convolutions in front of them.
-        """
-        in_channels_last = x.contiguous(memory_format=torch.channels_last)
-        if can_fold(self.stem):
-            sources = [*self.stem.parameters(), *self.stem.buffers()]
-            x = in_channels_last
-            for conv, weight, bias in self._folded.get(sources, None, self._fold):
-                x = conv_gelu(conv, weight, bias, x)
-            return x
-        if all(can_batch_norm(norm, x) for _, norm, _ in self._triples()):
-            x = in_channels_last
-            for conv, norm, gelu in self._triples():
-                x = gelu(batch_norm(norm, conv(x)))
-            return x
-        # A CPU's own kernel sums batch statistics badly in that layout, see batch_norm.
-        return self.stem(x if x.device.type == 'cpu' and self.stem[1].training else in_channels_last)
-
-    def _triples(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Convolution, norm and activation, one after the other."""
-        layers = list(self.stem.children())
-        return zip(layers[0::3], layers[1::3], layers[2::3])
-
-    def _fold(self) -> list[tuple[nn.Conv2d, Tensor, Tensor]]:
-        return [(conv, *fold_batch_norm(conv, norm)) for conv, norm, _ in self._triples()]
-
-    def train(self, mode: bool = True) -> PatchEmbed:
-        self._folded.clear()
-        return super().train(mode)
+            height, width = image.shape[-2:]
+            x = F.pad(image, (0, missing(width, self.stride), 0, missing(height, self.stride)))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
 def _conv_bn_gelu(in_channels: int, out_channels: int, stride: int, groups: int = 1) -> list[nn.Module]:

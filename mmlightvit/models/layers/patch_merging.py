@@ -38,25 +38,13 @@ class ResidualPatchMerging(nn.Module):
         self.global_proj = nn.Linear(in_channels, out_channels, bias=False) if has_global_tokens else None
 
     def forward(self, x_BHWC: Tensor, global_BTC: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return self.merge(merging_cells(x_BHWC), global_BTC)
-
-    def merge(self, cells: Tensor, global_BTC: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Cells (B, ..., 4, C) of :func:`merging_cells`, in any order of tokens -> (B, ..., C'); global tokens."""
-        merged = self.reduction(self.norm(cells.flatten(-2)))
+        B, H, W, C = x_BHWC.shape
+        x = F.pad(x_BHWC, (0, 0, 0, W % 2, 0, H % 2))
+        # The published order of the cells: (row 0, column 0), (1, 0), (0, 1), (1, 1).
+        cells = x.view(B, (H + 1) // 2, 2, (W + 1) // 2, 2, C).permute(0, 1, 3, 4, 2, 5).flatten(3, 4)
+        merged = self.reduction(self.norm(cells.flatten(3)))
         if self.residual_proj is not None:
-            merged = merged + self.residual_proj(cells.amax(dim=-2))
+            merged = merged + self.residual_proj(cells.amax(dim=3))
         if self.global_norm is not None and self.global_proj is not None and global_BTC is not None:
             global_BTC = self.global_proj(self.global_norm(global_BTC))
         return merged, global_BTC
-
-
-def merging_cells(x_BHWC: Tensor) -> Tensor:
-    """The 2x2 cells that become one token, in the published order: (row 0, col 0), (1, 0), (0, 1), (1, 1).
-
-    Shape:
-        (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 4, C)
-    """
-    B, H, W, C = x_BHWC.shape
-    x = F.pad(x_BHWC, (0, 0, 0, W % 2, 0, H % 2))
-    H, W = (H + 1) // 2, (W + 1) // 2
-    return x.reshape(B, H, 2, W, 2, C).permute(0, 1, 3, 4, 2, 5).reshape(B, H, W, 4, C)

@@ -6,7 +6,7 @@ attention, and windows are never shifted. So where the grid is a multiple of the
 tokens into window order once and takes them out once. Other grids stay in raster order, because padding the
 residual stream would make every layer pay for tokens that are not there.
 
-Shape legend: B batch, H W grid height and width, S window side, L image tokens, C channels.
+Shape legend: B batch, H W grid height and width, S window side, A tokens of a window, L image tokens, C channels.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlightvit.models.layers.kernels import is_exporting
+
+def missing(length: int, multiple: int) -> int:
+    """How much a length is short of the next multiple. Not ``-length % multiple``, which ONNX's division truncates."""
+    return (length + multiple - 1) // multiple * multiple - length
 
 
 def window_partition(x_BHWC: Tensor, size: int) -> Tensor:
-    """Cut a grid into non-overlapping windows.
-
-    Args:
-        x_BHWC: Token grid; height and width are multiples of ``size``.
-        size: Window side S, in tokens.
+    """Cut a grid into windows of ``size`` x ``size`` tokens, which height and width are multiples of.
 
     Shape:
         (B, H, W, C) -> (B * H/S * W/S, S * S, C), windows and tokens in raster order.
     """
     B, H, W, C = x_BHWC.shape
-    x = x_BHWC.view(B, H // size, size, W // size, size, C)
-    return x.transpose(2, 3).reshape(-1, size * size, C)
+    x = x_BHWC.reshape(B, H // size, size, W // size, size, C).transpose(2, 3)
+    # A copy in any case: an export would take the sizes for which reshape needs none to be the only ones.
+    return x.clone(memory_format=torch.contiguous_format).view(-1, size * size, C)
 
 
 def window_reverse(windows: Tensor, height: int, width: int, size: int) -> Tensor:
@@ -42,8 +42,8 @@ def window_reverse(windows: Tensor, height: int, width: int, size: int) -> Tenso
         (B * H/S * W/S, S * S, C), or any shape with the same elements -> (B, H, W, C).
     """
     C = windows.shape[-1]
-    x = windows.reshape(-1, height // size, width // size, size, size, C)
-    return x.transpose(2, 3).reshape(-1, height, width, C)
+    x = windows.reshape(-1, height // size, width // size, size, size, C).transpose(2, 3)
+    return x.clone(memory_format=torch.contiguous_format).view(-1, height, width, C)
 
 
 class TokenGrid(NamedTuple):
@@ -52,10 +52,10 @@ class TokenGrid(NamedTuple):
     Attributes:
         height: Rows of the grid, in tokens.
         width: Columns of the grid, in tokens.
-        window: Window side S, or None for attention over the whole grid.
+        window: Window side S in tokens; None for one window that is the whole grid.
         in_windows: Whether tokens are stored window by window; in raster order otherwise.
-        real_keys: For a grid that has to be padded to whole windows, (1, 1, 1, padded length) booleans in window
-            order, true where a token is real; None where no padding is needed.
+        real_keys: For a grid that has to be padded to whole windows, (1, padded length) booleans in window order,
+            true where a token is real; None where no padding is needed.
     """
 
     height: int
@@ -65,26 +65,16 @@ class TokenGrid(NamedTuple):
     real_keys: Tensor | None
 
     @classmethod
-    def of(cls, x_BHWC: Tensor, window: int | None, in_windows: bool | None = None) -> TokenGrid:
-        """The grid of a feature map; the module docstring says when it is kept in windows.
-
-        Args:
-            x_BHWC: The feature map.
-            window: Window side S, or None.
-            in_windows: What the caller knows of the size: true where it is a multiple of the window, false to pad
-                in any case, None to find out. A compiled graph then serves every size of its kind.
-        """
+    def of(cls, x_BHWC: Tensor, window: int | None) -> TokenGrid:
+        """The grid of a feature map; the module docstring says when it is kept in windows."""
         _, height, width, _ = x_BHWC.shape
         if window is None:
             return cls(height, width, None, False, None)
-        if in_windows is None:
-            # A traced branch on the remainder would freeze to the example's size, so an export always pads.
-            in_windows = not is_exporting() and height % window == 0 and width % window == 0
-        if in_windows:
+        # A traced branch on the remainder would freeze to the example's size, so an export always pads.
+        if not torch.compiler.is_exporting() and height % window == 0 and width % window == 0:
             return cls(height, width, window, True, None)
         ones = x_BHWC.new_ones((1, height, width, 1), dtype=torch.bool)
-        real_keys = window_partition(_pad(ones, window), window).view(1, 1, 1, -1)
-        return cls(height, width, window, False, real_keys)
+        return cls(height, width, window, False, window_partition(_pad(ones, window), window).view(1, -1))
 
     @property
     def num_tokens(self) -> int:
@@ -93,45 +83,36 @@ class TokenGrid(NamedTuple):
 
     def flatten(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, L, C) in the order of this grid."""
-        if self.in_windows:
-            assert self.window is not None
-            x_BHWC = window_partition(x_BHWC, self.window)
-        return x_BHWC.reshape(-1, self.num_tokens, x_BHWC.shape[-1])
+        x = window_partition(x_BHWC, self.window) if self.window and self.in_windows else x_BHWC
+        return x.reshape(-1, self.num_tokens, x.shape[-1])
 
     def unflatten(self, x_BLC: Tensor) -> Tensor:
         """(B, L, C) in the order of this grid -> (B, H, W, C)."""
-        if self.in_windows:
-            assert self.window is not None
+        if self.window and self.in_windows:
             return window_reverse(x_BLC, self.height, self.width, self.window)
         return x_BLC.reshape(-1, self.height, self.width, x_BLC.shape[-1])
 
     def to_windows(self, x_BLC: Tensor) -> Tensor:
-        """(B, L, C) -> (B * windows, S * S, C), zero-padded to the right and at the bottom where needed."""
-        assert self.window is not None
+        """(B, L, C) -> (B * windows, A, C), zero-padded to the right and at the bottom where needed."""
+        if self.window is None:
+            return x_BLC
         if self.in_windows:
             return x_BLC.reshape(-1, self.window**2, x_BLC.shape[-1])
-        x_BHWC = x_BLC.reshape(-1, self.height, self.width, x_BLC.shape[-1])
-        return window_partition(_pad(x_BHWC, self.window), self.window)
+        return window_partition(_pad(self.unflatten(x_BLC), self.window), self.window)
 
     def from_windows(self, windows: Tensor) -> Tensor:
-        """(B * windows, S * S, C) -> (B, L, C), padded tokens dropped: the inverse of :meth:`to_windows`."""
-        assert self.window is not None
-        C = windows.shape[-1]
+        """(B * windows, A, C) -> (B, L, C), padded tokens dropped: the inverse of :meth:`to_windows`."""
+        if self.window is None:
+            return windows
         if self.in_windows:
-            return windows.reshape(-1, self.num_tokens, C)
-        height, width = _round_up(self.height, self.window), _round_up(self.width, self.window)
-        x_BHWC = window_reverse(windows, height, width, self.window)
-        return x_BHWC[:, : self.height, : self.width].reshape(-1, self.num_tokens, C)
-
-
-def _round_up(length: int, multiple: int) -> int:
-    # Not -(-length // multiple): ONNX's integer division truncates.
-    return (length + multiple - 1) // multiple * multiple
+            return windows.reshape(-1, self.num_tokens, windows.shape[-1])
+        height = self.height + missing(self.height, self.window)
+        width = self.width + missing(self.width, self.window)
+        x_BHWC = window_reverse(windows, height, width, self.window)[:, : self.height, : self.width]
+        return x_BHWC.clone(memory_format=torch.contiguous_format).view(-1, self.num_tokens, windows.shape[-1])
 
 
 def _pad(x_BHWC: Tensor, multiple: int) -> Tensor:
     """Zero-pad right and bottom to whole windows."""
     _, height, width, _ = x_BHWC.shape
-    right = _round_up(width, multiple) - width
-    bottom = _round_up(height, multiple) - height
-    return F.pad(x_BHWC, (0, 0, 0, right, 0, bottom)).contiguous()
+    return F.pad(x_BHWC, (0, 0, 0, missing(width, multiple), 0, missing(height, multiple)))
