@@ -45,7 +45,12 @@ HOOKS = _root.Registry(
     'hook',
     parent=_root.HOOKS,
     scope=SCOPE,
-    locations=[f'{_D}.checkpoint_hook', f'{_D}.data_guard', 'mmlightvit.deploy.compile'],
+    locations=[
+        f'{_D}.checkpoint_hook',
+        f'{_D}.data_guard',
+        'mmlightvit.deploy.compile',
+        'mmlightvit.inference.model_folder_hook',
+    ],
 )
 OPTIM_WRAPPERS = _root.Registry(
     'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope=SCOPE, locations=[f'{_D}.nonfinite', f'{_D}.wrappers']

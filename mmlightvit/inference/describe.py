@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,9 +33,9 @@ def describe(cfg: Any, dataset_meta: Mapping[str, Any] | None = None) -> ModelIn
     scope = cfg.get('default_scope')
     if scope not in TOOLBOXES:
         raise UserError(f'default_scope={scope!r}: expected one of {", ".join(TOOLBOXES)}')
-    model = _plain(cfg.model)
+    model = plain(cfg.model)
     if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', _plain(cfg.data_preprocessor))
+        model.setdefault('data_preprocessor', plain(cfg.data_preprocessor))
     dataset = _innermost((cfg.get('test_dataloader') or {}).get('dataset') or {})
     meta = {**_metainfo(dataset, scope), **(dataset_meta or {})}
     classes = tuple(map(str, meta.get('classes') or ()))
@@ -62,19 +63,21 @@ def _task(model: Mapping[str, Any], task: str) -> str:
     return 'instance' if task == 'detection' and has_masks else task
 
 
-def _plain(value: Any) -> Any:
-    """Literals alone, without what is left out."""
+def plain(value: Any) -> Any:
+    """What JSON can say of a config or of metrics, without what is left out of configs; NaN becomes None."""
     if isinstance(value, Mapping):
         # Some detectors insist on the argument train_cfg.
         kept = {str(key): item for key, item in value.items() if key not in _LEFT_OUT}
-        return {key: None if key == 'train_cfg' else _plain(item) for key, item in kept.items()}
+        return {key: None if key == 'train_cfg' else plain(item) for key, item in kept.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, type):
         raise UserError(f'the config names {value.__name__} as a class; model.json takes its registered name as text')
-    return _plain(value.tolist()) if hasattr(value, 'tolist') else str(value)
+    return plain(value.tolist()) if hasattr(value, 'tolist') else str(value)
 
 
 def _innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
-from mmlightvit.inference.describe import describe
+from mmlightvit.inference.describe import describe, plain
 from mmlightvit.inference.model_info import FILE, ModelInfo
 
 WEIGHTS = 'model.safetensors'
@@ -57,7 +57,7 @@ def write_model_folder(
     content = read_checkpoint(checkpoint)
     meta = content.get('meta')
     info = describe(cfg, meta.get('dataset_meta') if isinstance(meta, Mapping) else None)
-    info = replace(info, name=name or info.name, metrics=dict(metrics or {}), training=dict(training or {}))
+    info = replace(info, name=name or info.name, metrics=plain(metrics or {}), training=plain(training or {}))
     return write_folder(folder, info, find_state_dict(content, str(checkpoint)), cfg.pretty_text)
 
 

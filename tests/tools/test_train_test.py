@@ -13,12 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_data
 import torch
 from mmengine.hooks import Hook
 from processes import run_forked
 
+from mmlightvit import load_model
 from mmlightvit.cli import test, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.cli.run import build_runner
@@ -71,6 +73,13 @@ def _train(*arguments: str) -> list[float]:
     ]
 
 
+def _predict(folder: str) -> list:
+    """Task, epochs and size of an answer of the model folder that a training leaves."""
+    model = load_model(folder)
+    result = model.predict(np.zeros((48, 64, 3), np.uint8))
+    return [model.task, model.info.training['epochs'], result.height, result.width]
+
+
 def _test(*arguments: str) -> dict[str, float]:
     return {name: float(value) for name, value in test.test(test.parser().parse_args(arguments)).items()}
 
@@ -95,6 +104,9 @@ def test_two_processes_in_bfloat16_then_test(task, repo, tmp_path):
         scale = 2 * int(batch) / base.auto_scale_lr.base_batch_size
         assert rate == pytest.approx(base.optim_wrapper.optimizer.lr * scale)
         assert losses and all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+    [predicted] = run_forked(1, _predict, str(tmp_path / 'run' / 'model'))
+    assert predicted == [task, 0 if task == 'segmentation' else 1, 48, 64]
 
     checkpoint = str(next(path for path in (tmp_path / 'run').glob('*.pth') if not path.name.startswith('best')))
     out = tmp_path / ('labels' if task == 'segmentation' else 'out.pkl')
