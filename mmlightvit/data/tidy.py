@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from mmlightvit.data.labels import Annotation, LabelSet, Picture, bounds, polygon_area
 from mmlightvit.data.probe import Probe
@@ -159,13 +158,20 @@ def _draw_mask(item: Annotation, height: int, width: int) -> None:
     item.polygons, item.patches = [], []
 
 
-def draw_polygons(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
-    """The pixels (H, W) whose centres lie in one of the polygons."""
-    canvas = Image.new('1', (width, height))
+def draw_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
+    """The pixels (H, W) whose centres lie in one of the polygons, by the even-odd rule."""
+    out = np.zeros((height, width), bool)
     for part in polygons:
-        # Pillow's coordinates are of pixels' centres.
-        ImageDraw.Draw(canvas).polygon([value - 0.5 for value in part], fill=1)
-    return np.array(canvas)
+        x, y = np.asarray(part[0::2], float), np.asarray(part[1::2], float)
+        crossed = np.zeros((height, width + 1), bool)  # whether a side is crossed on the way to a pixel's centre
+        for x1, y1, x2, y2 in zip(x, y, np.roll(x, -1), np.roll(y, -1)):
+            first, last = np.ceil(np.clip([min(y1, y2) - 0.5, max(y1, y2) - 0.5], 0, height)).astype(int)
+            if first < last:
+                rows = np.arange(first, last)
+                at = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+                crossed[rows, np.ceil(np.clip(at - 0.5, 0, width)).astype(int)] ^= True
+        out |= np.logical_xor.accumulate(crossed, axis=1)[:, :width]
+    return out
 
 
 def mask_pixels(mask: dict) -> np.ndarray:

@@ -58,6 +58,13 @@ def test_the_same_picture_in_two_splits_is_a_problem(tmp_path: Path) -> None:
     assert main(['data', 'check', str(folder.path), '--split', 'train']) == 0
 
 
+def test_the_same_picture_twice_in_one_split_is_no_leak(tmp_path: Path) -> None:
+    folder = few(tmp_path)
+    images = folder.images / 'images'
+    shutil.copy(images / 'train' / 'train1.jpg', images / 'train' / 'train2.jpg')
+    assert check_folder(folder).leaks == [] and check_folder(folder).problems == []
+
+
 def test_nearly_the_same_picture_is_a_note_with_the_names(tmp_path: Path) -> None:
     folder = few(tmp_path)
     images = folder.images / 'images'

@@ -16,7 +16,7 @@ import pytest
 from imports import HEIGHT, WIDTH, corners, imported, write_pictures
 from PIL import Image
 
-from mmlightvit.data.tidy import mask_pixels
+from mmlightvit.data.tidy import draw_polygons, mask_pixels
 from mmlightvit.errors import UserError
 
 pytest.importorskip('defusedxml')
@@ -164,6 +164,15 @@ def test_yolo_of_label_studio_and_of_labelimg_without_yaml(tmp_path: Path) -> No
     assert len(flat.objects('x.jpg')) == 1
 
 
+def test_yolo_labels_mirror_the_last_folder_of_images(tmp_path: Path) -> None:
+    write_pictures(tmp_path / 'images' / 's' / 'images' / 'deep', ['a.jpg'])
+    label = tmp_path / 'images' / 's' / 'labels' / 'deep' / 'a.txt'
+    label.parent.mkdir(parents=True)
+    label.write_text('0 0.5 0.5 0.5 0.5')
+    (tmp_path / 'images' / 's' / 'data.yaml').write_text('names: [cat]\ntrain: images\n')
+    assert len(imported(tmp_path / 'images' / 's', tmp_path / 'out', split='1').objects('a.jpg')) == 1
+
+
 def test_yolo_labels_that_no_picture_takes_are_named(tmp_path: Path) -> None:
     """Label Studio names label files by an upload's prefix; any others would make silent negatives."""
     source = yolo(tmp_path / 's', {'train/0a1b2c3d-a.txt': '1 0.5 0.5 0.5 0.5', 'val/other.txt': '0 0.5 0.5 0.5 0.5'})
@@ -268,6 +277,15 @@ def test_coco_of_label_studio_and_of_windows(tmp_path: Path) -> None:
     done = imported(file, tmp_path / 'out', images=tmp_path / 'pictures', split='1')
     assert [image['file_name'] for image in done.content('train')['images']] == ['deep/a.jpg', 'b.jpg']
     assert done.folder.images == tmp_path / 'pictures'
+
+
+def test_a_name_that_two_pictures_have_is_not_guessed(tmp_path: Path) -> None:
+    content = coco(tmp_path / 's')
+    (tmp_path / 's' / 'other').mkdir()
+    shutil.copy(tmp_path / 's' / 'images' / 'b.jpg', tmp_path / 's' / 'other' / 'a.jpg')
+    write_json(tmp_path / 's' / 'x.json', content)
+    done = imported(tmp_path / 's', tmp_path / 'out', split='1')
+    assert done.all_names() == ['b.jpg'] and done.reasons('a.jpg') == ['the picture is missing']
 
 
 def test_coco_crowds_and_run_lengths_are_kept(tmp_path: Path) -> None:
@@ -521,6 +539,17 @@ def test_labelme_groups_are_one_object_of_several_polygons(tmp_path: Path) -> No
     assert len(dog['segmentation']) == len(other['segmentation']) == 1
 
 
+def test_labelme_masks_of_a_group_are_one_mask(tmp_path: Path) -> None:
+    write_pictures(tmp_path / 's', ['a.jpg'])
+    one, two = np.zeros((2, 11, 11), np.uint8)
+    one[:6], two[5:] = 255, 255
+    points = [[5, 5], [15, 15]]
+    shapes = [shape('cat', points, 'mask', mask=png(part), group_id=1) for part in (one, two)]
+    labelme(tmp_path / 's', 'a', [*shapes, shape('cat', [[30, 30], [40, 40]], 'rectangle', group_id=1)])
+    (item,) = imported(tmp_path / 's', tmp_path / 'out', split='1').objects('a.jpg')
+    assert (item['bbox'], item['area']) == ([5, 5, 35, 35], 11 * 11 + 10 * 10)
+
+
 def test_labelme_dents(tmp_path: Path) -> None:
     source = tmp_path / 's'
     write_pictures(source / 'pics', ['a.jpg', 'Ä b.png'])
@@ -599,6 +628,22 @@ def test_cvat_subsets_tags_and_video(tmp_path: Path) -> None:
     assert (done.folder.path / 'val.txt').read_text() == 'images/Validation/a.jpg 0\n'
     with pytest.raises(UserError, match=r"'CVAT for video'; export 'CVAT for images 1.1'"):
         imported(cvat(tmp_path / 's', '<track id="0" label="cat"/>'), tmp_path / 'out2')
+
+
+def test_polygons_are_drawn_by_the_centres_of_pixels() -> None:
+    from matplotlib.path import Path as Outline
+
+    rng = np.random.default_rng(0)
+    centres = np.stack(np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5), -1).reshape(-1, 2)
+    for corners_ in (3, 4, 7, 20):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, corners_))
+        points = [30, 22] + rng.uniform(4, 40, (corners_, 1)) * np.stack(
+            [np.cos(angle), np.sin(angle)], -1
+        )  # partly outside
+        expected = Outline(points).contains_points(centres).reshape(HEIGHT, WIDTH)
+        np.testing.assert_array_equal(draw_polygons([points.ravel().tolist()], HEIGHT, WIDTH), expected)
+    square = draw_polygons([[10, 10, 20, 10, 20, 30, 10, 30], [12.4, 40, 13.6, 40, 13.6, 41, 12.4, 41]], HEIGHT, WIDTH)
+    assert square.sum() == 10 * 20 + 2 and square[10:30, 10:20].all() and square[40, 12:14].all()
 
 
 def test_label_maps_are_drawn_in_the_order_of_depth(tmp_path: Path) -> None:
