@@ -87,7 +87,7 @@ class Report:
         if mixed:
             self.page.text('Mixed up most often:')
             rows = [[i, j, count, share] for count, i, j, share in sorted(mixed, reverse=True)[:8]]
-            self.page.table(['truth', 'taken for', 'how often', 'share of the truth'], rows, sortable=False)
+            self.page.table(['truth', 'taken for', 'how often', 'share of the truth'], rows)
 
     def worst(self, places: Sequence[tuple[int, str]], pair: Pair) -> None:
         """The section and ``worst/``; worst picture first."""

@@ -122,14 +122,19 @@ class CocoScores:
             found = evaluation.image_diagnostics(iou_thr=iou)['dt_status']  # without the ignored ones
             ids = np.fromiter(found, np.int64, len(found)) - 1
             row[ids] = np.fromiter((RIGHT if word == 'tp' else MISTAKE for word in found.values()), np.int8, len(found))
-        low, high = AREAS[area]
-        objects = np.zeros((len(self.image_ids), len(self.classes)), np.int64)
-        counted = [a for a in self.truth['annotations'] if not a['iscrowd'] and low <= a['area'] <= high]
-        np.add.at(objects, ([self._place[a['image_id']] for a in counted], [a['category_id'] - 1 for a in counted]), 1)
+        objects = self.objects(area)
         image = np.array([self._place[result['image_id']] for result in self.results], np.int64)
         label = np.array([result['category_id'] - 1 for result in self.results], np.int64)
         score = np.array([result['score'] for result in self.results], float)
         return Matches.sort(image, label, score, status, objects)
+
+    def objects(self, area: str = 'all') -> NDArray[np.int64]:
+        """Objects to be found, (pictures, classes)."""
+        low, high = AREAS[area]
+        out = np.zeros((len(self.image_ids), len(self.classes)), np.int64)
+        counted = [a for a in self.truth['annotations'] if not a['iscrowd'] and low <= a['area'] <= high]
+        np.add.at(out, ([self._place[a['image_id']] for a in counted], [a['category_id'] - 1 for a in counted]), 1)
+        return out
 
     def errors(self, iou: float) -> dict[str, dict[str, float]]:
         """TIDE's kinds of error: how much AP at ``iou`` each costs, and how often it occurs."""

@@ -64,6 +64,7 @@ class DetectionReport(Report):
         rows = self._rows(of_classes, objects, each, chosen)
         self.metrics['per_class'] = rows
         tide = [self.iou] + [0.75] * (self.iou != 0.75)
+        self.metrics['sizes'] = {area: int(boxes.objects(area).sum()) for area in ('small', 'medium', 'large')}
         self.metrics['tide'] = {k: {f'{iou:g}': s.errors(iou) for iou in tide} for k, s in scores.items()}
         self.metrics['calibration'] = {k: s.calibration(self.iou) for k, s in scores.items()}
         totals = _totals(working)
@@ -72,6 +73,7 @@ class DetectionReport(Report):
         self._errors()
         self._curves(boxes, each, together, chosen)
         self._per_class(rows)
+        self._sizes()
         self.page.section(
             'Confusion',
             f'Detections from the thresholds on, matched to objects at IoU {self.iou:g}. The last row is what was '
@@ -184,6 +186,19 @@ class DetectionReport(Report):
                 [row['class'], row['objects'], *numbers, threshold, row['precision'], row['recall'], row['f1']]
             )
         self.page.table(heads, table)
+
+    def _sizes(self) -> None:
+        self.page.section('Sizes', 'Small is under 32 x 32 pixels, large from 96 x 96 on, as COCO has it.')
+        heads, rows = ['size', 'objects'], []
+        for kind in self.kinds:
+            what = '' if kind == 'bbox' else 'mask '
+            heads += [f'{what}AP', f'{what}recall, mean']
+        for size, count in self.metrics['sizes'].items():
+            names = f'AP{size[0]}', f'AR{size[0]}'
+            rows.append(
+                [size, count, *(self.metrics['metrics'][k][name]['value'] for k in self.kinds for name in names)]
+            )
+        self.page.table(heads, rows)
 
     def _curves(self, boxes: CocoScores, each: Sequence[Curve], together: Curve, chosen: Thresholds) -> None:
         self.page.section('Thresholds and curves')

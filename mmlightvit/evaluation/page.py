@@ -118,11 +118,10 @@ class Page:
         )
         self._parts.append(f'<div class="{kind}">{"".join(cells)}</div>')
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], sortable: bool = True) -> None:
-        """Rows under heads; numbers that are not whole get three digits, None a dash."""
-        data = ' data-sort' if sortable else ''
-        head = ''.join(f'<th{data}>{_text(name)}</th>' for name in heads)
-        body = ''.join('<tr>' + ''.join(map(_cell, row)) + '</tr>' for row in rows)
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 3) -> None:
+        """Rows under heads, which sort them; ``digits`` are those of numbers that are not whole, None is a dash."""
+        head = ''.join(f'<th data-sort>{_text(name)}</th>' for name in heads)
+        body = ''.join('<tr>' + ''.join(_cell(cell, digits) for cell in row) + '</tr>' for row in rows)
         self._parts.append(
             f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )
@@ -159,8 +158,8 @@ def _uri(content: bytes, kind: str) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
 
-def _cell(value: Cell) -> str:
+def _cell(value: Cell, digits: int) -> str:
     if isinstance(value, str):
         return f'<td class="words" data-value="{_text(value)}">{_text(value)}</td>'
-    shown = '–' if value is None else f'{value:,}' if isinstance(value, int) else f'{value:.3f}'
+    shown = '–' if value is None else f'{value:,}' if isinstance(value, int) else f'{value:.{digits}f}'
     return f'<td data-value="{"" if value is None else value}">{shown}</td>'

@@ -62,7 +62,7 @@ class SegmentationReport(Report):
         self.show_notes()
         self.page.section('Classes', 'IoU and accuracy in percent. Click a head to sort.')
         order = sorted(rows, key=lambda row: (row['IoU'] is None, row['IoU']))
-        self.page.table(['class', 'pixels', 'IoU', 'accuracy'], [list(row.values()) for row in order])
+        self.page.table(['class', 'pixels', 'IoU', 'accuracy'], [list(row.values()) for row in order], 2)
         self.page.section('Confusion', 'In pixels.')
         self.confusion(found.confusion, background=False)
         worst = sorted(self.kept, key=lambda place: of_pictures[place])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmlightvit.evaluation.coco_scores import mask_codes
-from mmlightvit.inference.draw import Canvas, draw, sheet
+from mmlightvit.inference.draw import Canvas, draw, enlargement, sheet
 from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.pictures import as_picture
 from mmlightvit.inference.result import Result
@@ -59,7 +59,8 @@ def label_map(pixels: NDArray[np.uint8], values: NDArray, classes: Sequence[str]
 
 def side_by_side(truth: Result, found: Result) -> Image.Image:
     """Truth on the left, prediction on the right."""
-    return Image.fromarray(sheet([(draw(truth), 'truth'), (draw(found), 'prediction')], 2, _SIDE))
+    scale = enlargement(truth.height, truth.width)
+    return Image.fromarray(sheet([(draw(truth, scale), 'truth'), (draw(found, scale), 'prediction')], 2, _SIDE))
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int = 480) -> Image.Image:

@@ -102,6 +102,12 @@ def test_tables_agree_with_the_numbers(ordinary):
     assert hits / metrics['data']['objects'] == pytest.approx(shares['recall'], abs=0.05)
 
 
+def test_sizes_add_up(ordinary):
+    metrics, _, _, labels = ordinary
+    assert metrics['sizes']['small'] == sum(a['area'] <= 32**2 and not a['iscrowd'] for a in labels['annotations'])
+    assert sum(metrics['sizes'].values()) == metrics['data']['objects']
+
+
 def test_worst_pictures_are_the_worst(ordinary):
     _, page, out, _ = ordinary
     f1 = [float(value) for value in re.findall(r'F1 (\d\.\d\d); ', re.sub('alt="[^"]*"', '', page))]

@@ -120,6 +120,26 @@ def test_val_prints_what_the_test_loop_does(labelled, task, capsys):
     assert compared >= 1
 
 
+def test_thresholds_are_kept_where_predict_finds_them(labelled, tmp_path, capsys):
+    from mmlightvit.inference.model_folder import write_model_folder
+
+    _, config, checkpoint = labelled['detection']
+    folder = tmp_path / 'model'
+    write_model_folder(folder, Config.fromfile(config), checkpoint)
+    before = load_model(folder).thresholds
+    arguments = [str(folder), str(config), '--split', 'test', '--set-thresholds', '--out', str(tmp_path / 'report')]
+    assert call('report', arguments) == 0
+    chosen = json.loads((tmp_path / 'report/metrics.json').read_text())['thresholds']
+    after = load_model(folder)
+    assert after.thresholds == pytest.approx(chosen['per_class'])
+    assert after.thresholds != before
+    assert 'F1 at IoU 0.5' in after.info.thresholds['chosen_on']
+    picture = next((config.parent / 'data/val').glob('*.png'))
+    result = after.predict(picture)
+    assert len(result) > 0
+    assert all(score >= np.float32(chosen['per_class'][name]) for name, score in zip(result.names, result.scores))
+
+
 @pytest.mark.parametrize('task', KEYS)
 def test_report_of_a_model(labelled, task, tmp_path):
     pytest.importorskip('matplotlib')
