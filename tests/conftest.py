@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,3 +32,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f'needs the golden outputs and images in {path}, which are not there')
     return path
+
+
+@pytest.fixture(scope='session')
+def golden(shared):
+    """What the published implementation computes, and the script that writes its checkpoints."""
+    path = shared / 'golden' / 'published_checkpoint.py'
+    spec = importlib.util.spec_from_file_location('published_checkpoint', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.outputs = lambda name: np.load(path.parent / f'{name}.npz')
+    return module

@@ -3,26 +3,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from variants import TEST_ARCH
 
 from mmlightvit.checkpoint import install  # noqa: F401 - from here on mmengine loads by our rules
-
-
-@pytest.fixture(scope='session')
-def golden(shared):
-    """What the published implementation computes, and the script that writes its checkpoints."""
-    path = shared / 'golden' / 'published_checkpoint.py'
-    spec = importlib.util.spec_from_file_location('published_checkpoint', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.outputs = lambda name: np.load(path.parent / f'{name}.npz')
-    return module
 
 
 @pytest.fixture(scope='session')
