@@ -56,7 +56,9 @@ def is_allowed(expression: str) -> bool:
     plain = re.sub(r' WITH [\w.-]+', '', expression)
     # Inside of parentheses an alternative would only be one of a part; then all that is named has to be allowed.
     alternatives = [plain] if '(' in plain else plain.split(' OR ')
-    return any({word for word in re.split(r' AND | OR |[()]', part) if word} <= ALLOWED for part in alternatives)
+    return bool(plain) and any(
+        {word for word in re.split(r' AND | OR |[()]', part) if word} <= ALLOWED for part in alternatives
+    )
 
 
 def of(package: Distribution) -> str:
