@@ -272,7 +272,7 @@ def _annotations(
         findings.without_mask += not item.get('segmentation')
         findings.objects += not item['iscrowd']
         if not (_is_number(item.get('area')) and item['area'] > 0):
-            item['area'] = _area(item)
+            item['area'] = area_of(item)
             findings.completed['areas that are missing or 0 are taken from mask or box'] += 1
 
 
@@ -319,7 +319,8 @@ def _are_numbers(values: list) -> bool:
     return {*map(type, values)} <= {int, float} and math.isfinite(sum(values))
 
 
-def _area(item: dict) -> float:
+def area_of(item: dict) -> float:
+    """The area of an annotation's mask, or of its box where it has none."""
     mask = item.get('segmentation')
     area = 0.0
     if isinstance(mask, list):
