@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,19 +25,8 @@ def repo() -> Path:
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """Golden outputs and real images beside the checkout; tests that need them skip without."""
+    """Real images beside the checkout; tests that need them skip without."""
     path = ROOT.parent / 'shared'
     if not path.is_dir():
-        pytest.skip(f'needs the golden outputs and images in {path}, which are not there')
+        pytest.skip(f'needs the real images in {path}, which are not there')
     return path
-
-
-@pytest.fixture(scope='session')
-def golden(shared):
-    """What the published implementation computes, and the script that writes its checkpoints."""
-    path = shared / 'golden' / 'published_checkpoint.py'
-    spec = importlib.util.spec_from_file_location('published_checkpoint', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.outputs = lambda name: np.load(path.parent / f'{name}.npz')
-    return module

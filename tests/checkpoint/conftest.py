@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden
 import pytest
 import torch
 from variants import TEST_ARCH
@@ -13,7 +14,7 @@ from mmlightvit.checkpoint import install  # noqa: F401 - from here on mmengine 
 
 
 @pytest.fixture(scope='session')
-def published_files(golden, tmp_path_factory) -> dict[str, Path]:
+def published_files(tmp_path_factory) -> dict[str, Path]:
     """Paths of the published layout's classifier, backbone and detector."""
     folder = tmp_path_factory.mktemp('published')
     files = {}

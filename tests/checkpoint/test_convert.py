@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 
+import golden
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -52,7 +53,7 @@ def test_round_trips_give_identical_bytes_of_every_tensor(published_files, tmp_p
         assert tensors[key].numpy().tobytes() == value.numpy().tobytes()
 
 
-def test_what_it_is_given_may_have_any_form(golden, tmp_path):
+def test_what_it_is_given_may_have_any_form(tmp_path):
     state = golden.state_dict('backbone_tiny')
     expected = recognise(state).state
     forms = {
@@ -98,7 +99,7 @@ def departures(state):
 
 
 @pytest.mark.parametrize('what', ['missing', 'unexpected', 'reshaped', 'half'])
-def test_a_file_that_does_not_fit_stops_with_the_list_and_writes_nothing(tool, golden, tmp_path, what):
+def test_a_file_that_does_not_fit_stops_with_the_list_and_writes_nothing(tool, tmp_path, what):
     state, listed = departures(golden.state_dict('cls_tiny'))[what]
     torch.save({'state_dict': state}, tmp_path / 'file.ckpt')
     (tmp_path / 'out.pth').write_bytes(b'kept')

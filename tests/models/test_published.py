@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import golden
 import pytest
 
 from mmlightvit.models.published import INDEX, to_ours, to_published
@@ -52,7 +53,7 @@ def test_both_directions(kind, published, ours):
 
 
 @pytest.mark.parametrize(('name', 'kind'), [('cls', 'classifier'), ('backbone', 'backbone'), ('detector', 'detector')])
-def test_every_published_key_comes_back(golden, name, kind):
+def test_every_published_key_comes_back(name, kind):
     keys = [key for key in golden.state_dict(f'{name}_tiny') if not key.endswith(INDEX)]
     ours = [to_ours(key, kind) for key in keys]
     assert len(set(ours)) == len(keys)

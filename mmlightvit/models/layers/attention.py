@@ -62,7 +62,7 @@ class AggregatedAttention(nn.Module):
         super().__init__()
         if channels % num_heads:
             raise ValueError(f'channels: expected a multiple of num_heads={num_heads}, got {channels}')
-        self.num_heads = num_heads
+        self.num_heads, self.head_width = num_heads, channels // num_heads
         self.window = window
         self.qkv = nn.Linear(channels, 3 * channels)
         self.kv_global = nn.Linear(channels, 2 * channels) if has_global_tokens else None
@@ -107,7 +107,7 @@ class AggregatedAttention(nn.Module):
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, L, parts * C) -> ``parts`` strided views (B, N, L, D)."""
-        return x.unflatten(-1, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return x.unflatten(-1, (parts, self.num_heads, self.head_width)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _merge(self, x: Tensor) -> Tensor:
         """(B, N, L, D) -> (B, L, C)."""
