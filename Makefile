@@ -22,7 +22,7 @@ export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-reliability lint clean FORCE
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-reliability lint docs clean FORCE
 
 help: ## This list
 	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
@@ -110,6 +110,15 @@ test-slow: $(STAMPS)/package ## The tests that need minutes each
 
 test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; meant to stay under 40 minutes on two cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/reliability -m "slow or not slow"
+
+# -- site -------------------------------------------------------------------------------------------------------------
+$(STAMPS)/docs: setup.py $(STAMPS)/package
+	$(PY) -m pip install --no-build-isolation -e '.[docs]'
+	@touch $@
+
+docs: $(STAMPS)/docs ## The site, in build/docs; it opens from disk and needs no network
+	$(PY) -m sphinx -q -b html -W --keep-going docs build/docs
+	@echo build/docs/index.html
 
 clean: ## Remove the demos' data and results, and caches; .venv stays
 	rm -rf data/digits work_dirs/demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -24,7 +24,7 @@ EXTRAS = {
     'report': ['hotcoco>=1.3,<2', 'matplotlib', 'scikit-learn'],
     'serve': ['onnxruntime>=1.20', 'fastapi', 'uvicorn', 'python-multipart>=0.0.18'],
     'demo': ['gradio>=6,<7', 'pillow<13'],
-    'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton', 'sphinx-design'],
+    'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton', 'sphinx-mathjax-offline'],
     'notebooks': ['nbmake', 'jupytext', 'ipykernel'],
     'hub': ['huggingface-hub'],
     'tests': [

@@ -61,9 +61,8 @@ def run_demo(repo: Path, task: str, root: Path) -> float:
     metrics = test.test(test.parser().parse_args(arguments))
     plot_logs([read_run(root / 'run')], root / 'curves.png')
     cfg = test.prepare(test.parser().parse_args(arguments))
-    samples, classes = predict(cfg, str(checkpoint), 3)
     # No box of a model trained for two epochs is sure, so all are drawn.
-    contact_sheet(samples, classes, root / 'predictions.png', columns=2, score_thr=0.0)
+    contact_sheet(predict(cfg, str(checkpoint), 3, score_thr=0.0), root / 'predictions.png', columns=2)
     return float(metrics[metric])
 
 

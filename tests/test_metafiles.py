@@ -72,3 +72,11 @@ def test_published_classifiers_live_where_the_detectors_start():
         released = [path for path in MODELS if f'_lightvit_{size}_' in path and path.endswith('_released.py')]
         assert len(released) == 2
         assert all('github.com/hunto/LightViT' in MODELS[path]['Metadata']['Published Weights'] for path in released)
+
+
+def test_weights_have_a_size_and_a_hash_or_say_that_they_are_not_known():
+    for model in MODELS.values():
+        metadata = model['Metadata']
+        assert ('Weights' in model) == ('Size' in metadata) == ('SHA256' in metadata)
+        assert metadata.get('SHA256') is None or re.fullmatch('[0-9a-f]{64}', metadata['SHA256'])
+        assert metadata.get('Size') is None or metadata['Size'] > 1_000_000

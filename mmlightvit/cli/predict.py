@@ -178,12 +178,16 @@ class _Job:
 
     def summary(self, folder: Path | None) -> str:
         """The line at the end."""
-        objects = f', {self.objects} objects' if self.model.task in ('detection', 'instance') else ''
+        objects = f', {_count(self.objects, "object")}' if self.model.task in ('detection', 'instance') else ''
         read, model, after = (statistics.median(times) if times else 0 for times in self.times.values())
         return (
-            f'{self.pictures} pictures{objects}, {len(self.skipped)} skipped; median {read:.0f} ms reading, '
+            f'{_count(self.pictures, "picture")}{objects}, {len(self.skipped)} skipped; median {read:.0f} ms reading, '
             f'{model:.0f} ms model, {after:.0f} ms after' + (f'; {folder}' if folder is not None else '')
         )
+
+
+def _count(number: int, name: str) -> str:
+    return f'{number} {name}' if number == 1 else f'{number} {name}s'
 
 
 def _progress(total: int) -> Progress:

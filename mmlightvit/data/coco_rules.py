@@ -272,7 +272,7 @@ def _annotations(
         findings.without_mask += not item.get('segmentation')
         findings.objects += not item['iscrowd']
         if not (_is_number(item.get('area')) and item['area'] > 0):
-            item['area'] = _area(item)
+            item['area'] = area_of(item)
             findings.completed['areas that are missing or 0 are taken from mask or box'] += 1
 
 
@@ -314,7 +314,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _area(item: dict) -> float:
+def _are_numbers(values: list) -> bool:
+    """Whether all are finite numbers; far faster for the many of a polygon than one by one."""
+    return {*map(type, values)} <= {int, float} and math.isfinite(sum(values))
+
+
+def area_of(item: dict) -> float:
+    """The area of an annotation's mask, or of its box where it has none."""
     mask = item.get('segmentation')
     area = 0.0
     if isinstance(mask, list):
@@ -345,14 +351,14 @@ def polygon_fault(mask: list) -> str | None:
     if all(map(_is_number, mask)):
         return 'its mask is one list of numbers; expected a list of polygons'
     if not all(map(_is_polygon, mask)):
-        if all(isinstance(part, list) and all(map(_is_number, part)) for part in mask):
+        if all(isinstance(part, list) and _are_numbers(part) for part in mask):
             return 'its mask has a part that is not a polygon of three or more points'
         return 'its mask has a coordinate that is not a finite number'
     return None if any(polygon_area(part) > 0 for part in mask) else 'its mask has no area'
 
 
 def _is_polygon(part: Any) -> bool:
-    return isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 and all(map(_is_number, part))
+    return isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 and _are_numbers(part)
 
 
 def run_fault(mask: dict) -> str | None:

@@ -169,17 +169,22 @@ def _compress(counts: NDArray[np.int64]) -> str:
 
 
 def runs(text: str) -> NDArray[np.int64]:
-    """The lengths of the runs of a code, nothing first."""
+    """The lengths of the runs of a code, nothing first.
+
+    Raises:
+        ValueError: It is no such code.
+    """
     codes = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
-    last = codes & 32 == 0
-    value = np.r_[0, np.cumsum(last)[:-1]]  # which value each group is of
-    first = np.r_[0, np.flatnonzero(last)[:-1] + 1]
-    place = 5 * (np.arange(len(codes)) - first[value])
-    counts = np.zeros(int(last.sum()), np.int64)
-    np.add.at(counts, value, (codes & 31) << place)
-    counts -= np.where(codes[last] & 16, 1 << (place[last] + 5), 0)
-    counts[1::2] = np.cumsum(counts[1::2])
-    counts[2::2] = np.cumsum(counts[2::2])
+    ends = np.flatnonzero(codes & 32 == 0)
+    if not len(ends) or ends[-1] != len(codes) - 1:
+        raise ValueError('a run-length code ends within a number')
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    groups = ends - starts + 1  # of five bits, of each number
+    place = 5 * (np.arange(len(codes)) - np.repeat(starts, groups))
+    counts = np.add.reduceat((codes & 31) << place, starts)
+    counts -= (codes[ends] >> 4 & 1) << 5 * groups  # the highest bit is the sign
+    counts[1::2] = counts[1::2].cumsum()
+    counts[2::2] = counts[2::2].cumsum()
     return counts
 
 

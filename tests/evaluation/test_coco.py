@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,8 +42,10 @@ def annotations(tmp_path) -> str:
     return str(path)
 
 
-def evaluate(annotations: str, found: bool) -> dict[str, float]:
-    metric = METRICS.build(dict(type='mmlightvit.CocoMetric', ann_file=annotations, metric=['bbox', 'segm']))
+def evaluate(annotations: str, found: bool, **settings: object) -> dict[str, float]:
+    metric = METRICS.build(
+        dict(type='mmlightvit.CocoMetric', ann_file=annotations, metric=['bbox', 'segm'], **settings)
+    )
     metric.dataset_meta = dict(classes=('a', 'b'))
     for i in (1, 2):
         number = int(found)
@@ -69,3 +72,24 @@ def test_everything_found_is_one(annotations):
     metrics = evaluate(annotations, found=True)
     assert np.isclose(metrics['coco/bbox_mAP'], 1)
     assert np.isclose(metrics['coco/segm_mAP'], 1)
+
+
+@pytest.mark.parametrize('ids', [(0, 1), ('a', 'b'), (None, None), (7, 7)])
+def test_ids_of_the_truth_do_not_matter(annotations, ids):
+    content = json.loads(Path(annotations).read_text())
+    for item, key in zip(content['annotations'], ids):
+        item['id'] = key
+        del item['iscrowd'], item['area']
+    Path(annotations).write_text(json.dumps(content))
+    assert np.isclose(evaluate(annotations, found=True)['coco/bbox_mAP'], 1)
+    assert np.isclose(evaluate(annotations, found=True)['coco/segm_mAP'], 1)
+
+
+@pytest.mark.parametrize('format_only', [False, True])
+def test_files_of_predictions_hold_what_was_predicted(annotations, tmp_path, format_only):
+    settings = dict(outfile_prefix=str(tmp_path / 'out'), format_only=format_only)
+    evaluate(annotations, found=False, **settings)
+    assert json.loads((tmp_path / 'out.bbox.json').read_text()) == []
+    assert json.loads((tmp_path / 'out.segm.json').read_text()) == []
+    evaluate(annotations, found=True, **settings)
+    assert [item['bbox'] for item in json.loads((tmp_path / 'out.bbox.json').read_text())] == [[4, 4, 16, 16]] * 2

@@ -15,12 +15,13 @@ from torch import nn
 from variants import TEST_ARCH
 
 from mmlightvit.errors import UserError
+from mmlightvit.inference.preprocess import InputSpec
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.layers import TokenGrid
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.visualization.attention import collect_maps, explicit_attention, find_backbone
 from mmlightvit.visualization.attention_sheet import choose, draw_sheet, to_pixels
-from mmlightvit.visualization.inputs import network_scale, prepare_image
+from mmlightvit.visualization.inputs import prepare_image, whole_input
 
 SIZES = [(112, 168), (75, 133), (30, 20)]  # whole windows in the first stage; padded ones; smaller than a window
 
@@ -142,41 +143,49 @@ def test_models_without_global_tokens_say_so():
         find_backbone(nn.Conv2d(3, 4, 1))
 
 
-@pytest.mark.parametrize('name, scale', [
-    ('lightvit_t_imagenet', 224), ('mask_rcnn_lightvit_t_1x', (1333, 800)), ('upernet_lightvit_t_ade20k', (2048, 512)),
+@pytest.mark.parametrize('name, resize', [
+    ('lightvit_t_imagenet', dict(short=224)), ('mask_rcnn_lightvit_t_1x', dict(short=800, long=1333)),
+    ('upernet_lightvit_t_ade20k', dict(short=512, long=2048)),
 ])  # fmt: skip
-def test_images_are_prepared_as_the_toolbox_does(repo, tmp_path, name, scale):
-    """Colour order, normalisation and padding of each task, on one colour that tells the channels apart."""
+def test_images_are_prepared_as_the_toolbox_does(repo, tmp_path, name, resize):
+    """Size, colour order, normalisation and padding of each task, on one colour that tells the channels apart."""
     from mmlightvit.cli.config import load_config
     from mmlightvit.toolboxes import build_model
 
     cfg = load_config(str(repo / f'configs/{name}.py'))
-    assert network_scale(cfg) == scale
+    assert whole_input(cfg).resize == resize and whole_input(cfg).crop is None
     cfg.model.pop('auxiliary_head', None)
     Image.new('RGB', (90, 50), (255, 128, 0)).save(tmp_path / 'orange.png')
-
-    class Preprocessor(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.data_preprocessor = build_model(cfg).data_preprocessor
-
-    image = prepare_image(Preprocessor(), tmp_path / 'orange.png', 100)
+    image = prepare_image(tmp_path / 'orange.png', whole_input(cfg, 100))
     assert image.pixels.shape == (100, 180, 3) and tuple(image.pixels[0, 0]) == (255, 128, 0)
-    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
-    expected = (torch.tensor([255.0, 128.0, 0.0]) - mean) / std
-    torch.testing.assert_close(image.tensor[0, :, 50, 90], expected, atol=1e-3, rtol=0)
-    height, width = image.tensor.shape[2:]
+    bgr = torch.from_numpy(image.pixels[..., ::-1].copy()).permute(2, 0, 1)  # the toolboxes read images as BGR
+    expected = build_model(cfg).data_preprocessor(dict(inputs=[bgr], data_samples=None))['inputs']
+    height, width = (min(sides) for sides in zip(image.tensor.shape[2:], expected.shape[2:]))
     assert height >= 100 and width >= 180
+    torch.testing.assert_close(image.tensor[..., :height, :width], expected[..., :height, :width], atol=1e-5, rtol=0)
     if name.startswith('mask'):
         assert (height, width) == (128, 192) and image.tensor[0, :, 100:].abs().sum() == 0
 
 
+def test_a_turned_photo_stands_upright_and_16_bits_keep_their_range(tmp_path):
+    photo, exif = Image.new('RGB', (40, 20)), Image.Exif()
+    photo.paste((255, 255, 255), (0, 0, 20, 20))
+    exif[0x0112] = 6  # to be shown turned by a quarter to the right
+    photo.save(tmp_path / 'turned.png', exif=exif)
+    spec = InputSpec(mean=(0.0,) * 3, std=(1.0,) * 3)
+    pixels = prepare_image(tmp_path / 'turned.png', spec).pixels
+    assert pixels.shape == (40, 20, 3) and pixels[:18].min() == 255 and pixels[22:].max() == 0
+    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / 'grey.png')
+    assert np.abs(prepare_image(tmp_path / 'grey.png', spec).pixels[..., 0].astype(int) - (grey >> 8)).max() <= 1
+
+
 def test_images_that_cannot_be_read(tmp_path):
+    spec = InputSpec(mean=(0.0,) * 3, std=(1.0,) * 3)
     (tmp_path / 'no.jpg').write_text('text')
-    with pytest.raises(UserError, match='cannot be read as an image'):
-        prepare_image(nn.Identity(), tmp_path / 'no.jpg', None)
-    with pytest.raises(UserError, match='image not found'):
-        prepare_image(nn.Identity(), tmp_path / 'none.jpg', None)
+    for name in ('no.jpg', 'none.jpg'):
+        with pytest.raises(UserError, match=name):
+            prepare_image(tmp_path / name, spec)
 
 
 @pytest.mark.parametrize('args, words', [

@@ -21,7 +21,7 @@ from mmlightvit.visualization.predictions import contact_sheet, predict
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='tools/demo/draw_results.py',
-        description='Draw predictions on the test set side by side, and the curves of the training.',
+        description='Draw predictions on the test set beside the truth, and the curves of the training.',
         epilog='example: python tools/demo/draw_results.py configs/demo/mask_rcnn_lightvit_digits.py '
         'work_dirs/demo/detection/epoch_3.pth work_dirs/demo/detection',
     )
@@ -43,8 +43,7 @@ def main() -> None:
     plot_logs([read_run(args.work_dir)], curves)
     cfg = load_config(args.config)
     import_toolbox(cfg.default_scope)
-    samples, classes = predict(cfg, args.checkpoint, args.count)
-    contact_sheet(samples, classes, predictions, args.columns, args.score_thr)
+    contact_sheet(predict(cfg, args.checkpoint, args.count, args.score_thr), predictions, args.columns)
     print(f'training curves: {curves}\npredictions on the test set: {predictions}')
 
 

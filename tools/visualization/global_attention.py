@@ -55,14 +55,18 @@ def main() -> None:
             raise UserError(f'image not found: {path}')
     if args.short_side is not None and args.short_side < 1:
         raise UserError(f'--short-side: expected a number of pixels >= 1, got {args.short_side}')
+    from mmlightvit.checkpoint.load import load_into
+    from mmlightvit.toolboxes import build_model
     from mmlightvit.visualization.attention import collect_maps, find_backbone
     from mmlightvit.visualization.attention_sheet import choose, draw_sheet
-    from mmlightvit.visualization.inputs import load_model, network_scale, prepare_image
+    from mmlightvit.visualization.inputs import prepare_image, whole_input
 
-    model = load_model(cfg, args.checkpoint)
-    backbone = find_backbone(model)
+    model = build_model(cfg)
+    load_into(model, args.checkpoint)
+    backbone = find_backbone(model.eval())
+    spec = whole_input(cfg, args.short_side)
     for path in args.images:
-        image = prepare_image(model, path, args.short_side or network_scale(cfg))
+        image = prepare_image(path, spec)
         rows = choose(collect_maps(backbone, image.tensor), args.stages, args.blocks, args.heads)
         out = args.out / f'{image.name}.png'
         height, width = image.pixels.shape[:2]
