@@ -30,7 +30,7 @@ EXTRAS = {
     'tests': [
         *('mypy', 'ruff==0.17.6', 'pytest', 'pytest-timeout', 'pytest-xdist'),
         *('httpx', 'mlflow-skinny', 'supervision', 'tensorboard', 'timm'),
-        *('onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'),
+        *('onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0'),
     ],
 }
 

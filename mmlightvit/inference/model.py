@@ -8,6 +8,7 @@ results are the same for all of them, so the numbers are too.
 from __future__ import annotations
 
 import glob
+import importlib
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ from mmlightvit.inference.pictures import Picture, PictureError, as_picture
 from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
 from mmlightvit.inference.result import Result, class_places
 
+#: What opens exported files; by name, since it builds on this module.
+_OPENS_EXPORTED = 'mmlightvit.deploy.runtime'
 #: Endings of exported files.
 EXPORTED = ('.onnx', '.xml', '.pt2', '.pte')
 
@@ -295,9 +298,7 @@ def load_model(
     name = os.fspath(model)
     path = Path(name).expanduser()
     if path.suffix in EXPORTED and path.is_file():
-        from mmlightvit.deploy.runtime import load_exported
-
-        return load_exported(path, device)
+        return importlib.import_module(_OPENS_EXPORTED).load_exported(path, device)
     if '://' not in name and not path.exists():
         from mmlightvit.checkpoint import zoo
 

@@ -169,8 +169,6 @@ class ModelInfo:
             )
         if 0 in self.input.std:
             raise UserError(f'{name}: input.std has a 0, by which nothing can be divided')
-        if len(set(self.classes)) != len(self.classes):
-            raise UserError(f'{name}: a name stands twice among the classes')
         if self.palette is not None and len(self.palette) != len(self.classes):
             raise UserError(f'{name}: the palette has {len(self.palette)} colours for {len(self.classes)} classes')
         unknown = sorted(set(self.thresholds.get('per_class') or {}) - set(self.classes))

@@ -1,0 +1,124 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit export``: a model as one file that runs without torch, proven, or as a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.errors import UserError
+
+_ENDINGS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2', 'folder': ''}
+#: Pictures of a folder that the verification takes.
+_PICTURES = 16
+#: How far the metric may fall, in its own unit, by task.
+_MAY_FALL = {'detection': 0.001, 'instance': 0.001, 'classification': 0.1, 'segmentation': 0.1}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    parser = Parser(
+        'export',
+        'Write a model as one file for ONNX Runtime, OpenVINO or torch, for pictures of any size, and prove it: it has '
+        'to answer as the model does, at sizes it was not traced at and on whole pictures, or there is no file.',
+        [
+            'work_dirs/pets --images data/pets/images',
+            'epoch_12.pth --config config.py --static 800 1344',
+        ],
+    )
+    add: Any = parser.add_argument
+    add('model', metavar='MODEL', help='model folder, work directory, checkpoint, or a name of `mmlightvit models`')
+    add('--config', metavar='FILE', help='config of a checkpoint')
+    add('--format', choices=list(_ENDINGS), default='onnx', help='default onnx')
+    add('--out', metavar='FILE', help='the file, or the folder (default: the name of the model, here)')
+    add('--cut', choices=('end2end', 'features', 'backbone'), default='end2end', help='where the graph ends')
+    add('--static', type=int, nargs=2, metavar=('H', 'W'), help='for this size alone')
+    add('--normalise', action='store_true', help='take RGB pixel values; mean, deviation and channels into the graph')
+    add('--int8', action='store_true', help='weights of 8 bits: a smaller file, not the same answers')
+    add('--images', metavar='DIR', help=f'pictures for the proof; up to {_PICTURES} are taken')
+    add('--data', metavar='DATA', help='labelled pictures: the metric before and after, which must not fall')
+    add('--overwrite', action='store_true', help='replace the file if it is there')
+    add('--random', action='store_true', help='take random weights where there are none')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    from mmlightvit.inference.model import load_model
+
+    model: Any = load_model(args.model, config=args.config, device='cpu', allow_random=args.random)
+    out = Path(args.out or f'{model.info.name}{_ENDINGS[args.format]}')
+    if out.exists() and not args.overwrite:
+        raise UserError(f'{out} is there already: --overwrite replaces it, --out names another')
+    if not hasattr(model, 'module'):
+        raise UserError(f'{args.model} is an exported file; export the model that it was made of')
+    if args.format == 'folder':
+        from mmlightvit.inference.model_folder import write_folder
+
+        write_folder(out, model.info, model.module.state_dict())
+        print(f'wrote {out}')
+        return
+    from mmlightvit.deploy.export import Plan, export
+
+    static = tuple(args.static) if args.static else None
+    plan = Plan(args.format, args.cut, static, args.normalise, args.int8)
+    measure = (lambda draft: _metrics(args, draft)) if args.data else None
+    info = export(model, out, plan, _pictures(args.images), measure, _say)
+    print(describe_certificate(info.extra['certificate']))
+    print(f'wrote {out}: {out.stat().st_size / 1e6:.1f} MB')
+
+
+def _say(line: str) -> None:
+    print(f'{line} ...', file=sys.stderr)
+
+
+def _metrics(args: argparse.Namespace, draft: Path) -> dict[str, Any]:
+    """The metric of the model and of its file.
+
+    Raises:
+        UserError: The file's is lower by more than may be.
+    """
+    from mmlightvit.evaluation.measure import MAIN, measure
+    from mmlightvit.evaluation.predictions import answers
+    from mmlightvit.evaluation.truth import of_data
+
+    truth = of_data(args.data, 'val')
+    asked = [answers(args.model, truth, config=args.config, device='cpu'), answers(str(draft), truth)]
+    task = asked[0].model['task']
+    kind, name = MAIN[task]
+    before, after = (measure(found, truth).values[kind][name] for found in asked)
+    if before is not None and (after is None or after < before - _MAY_FALL[task]):
+        raise UserError(f'{name} falls from {before:.4f} to {after or 0:.4f}; nothing was written')
+    return {'metric': name, 'before': before, 'after': after, 'data': args.data}
+
+
+def describe_certificate(certificate: dict[str, Any]) -> str:
+    """The proof, for people."""
+    lines = [f'  {"x".join(map(str, row["size"])):>10}  {row["max_error"]:.2g}' for row in certificate['verified']]
+    lines.insert(0, 'verified at sizes, with the largest difference:')
+    if 'pictures' in certificate:
+        objects = f', {certificate["objects"]} objects' if 'objects' in certificate else ''
+        lines.append(f'and on {certificate["pictures"]} pictures{objects}: {certificate["max_error_of_pictures"]:.2g}')
+    if 'metric' in certificate:
+        lines.append(f'{certificate["metric"]}: {certificate["before"]} before, {certificate["after"]} after')
+    if 'note' in certificate:
+        lines.append(f'note: {certificate["note"]}')
+    return '\n'.join(lines)
+
+
+def _pictures(folder: str | None) -> list[Any]:
+    if folder is None:
+        return []
+    from mmlightvit.inference import sources
+    from mmlightvit.inference.pictures import PictureError
+
+    pictures = []
+    for entry in sources.find([folder])[:_PICTURES]:
+        for picture in entry.read(1):
+            if isinstance(picture, PictureError):
+                raise picture
+            pictures.append(picture.pixels)
+    return pictures

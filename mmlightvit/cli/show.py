@@ -1,0 +1,55 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit show``: what a model says of itself, without running or building anything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.export import describe_certificate
+from mmlightvit.errors import UserError
+from mmlightvit.inference.model_info import FILE, ModelInfo
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its arguments."""
+    parser = Parser(
+        'show',
+        'Print what an exported file or a model folder says of itself, and the proof that it came with.',
+        ['model.onnx', 'work_dirs/pets/model --json'],
+    )
+    parser.add_argument('model', metavar='FILE', help='exported file, or model folder')
+    parser.add_argument('--json', action='store_true', help='all of it, as JSON')
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
+    path = Path(args.model)
+    if (path / FILE).is_file():
+        info = ModelInfo.load(path)
+    elif path.is_file():
+        from mmlightvit.deploy.runtime import load_exported
+
+        info = load_exported(path).info
+    else:
+        raise UserError(f'no exported file and no model folder: {args.model}')
+    print(info.to_json() if args.json else summary(info))
+
+
+def summary(info: ModelInfo) -> str:
+    """The parts that people ask for."""
+    spec = info.input
+    classes = ', '.join(info.classes[:8]) + (f' and {len(info.classes) - 8} more' if len(info.classes) > 8 else '')
+    lines = [
+        f'{info.name}: {info.task}, {info.model["type"]}',
+        f'classes: {classes}',
+        f'input: {spec.channels}, resized to {dict(spec.resize or {}) or "nothing"}, cropped to {spec.crop}, padded to '
+        f'multiples of {spec.pad_multiple}, mean {list(spec.mean)}, deviation {list(spec.std)}',
+    ]
+    lines += [f'{name}: {value}' for name, value in info.metrics.items()]
+    if 'export' in info.extra:
+        lines.append('export: ' + ', '.join(f'{name} {value}' for name, value in info.extra['export'].items()))
+    certificate = info.extra.get('certificate')
+    return '\n'.join([*lines, describe_certificate(certificate) if certificate else 'no certificate'])

@@ -1,0 +1,239 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Exported models, run without torch and without a toolbox: numpy and ONNX Runtime, or OpenVINO, are enough.
+
+A form of a model for ``mmlightvit.inference``: what an exported file gives is brought into pixels of the picture by the
+same arithmetic as in the toolboxes.
+
+Shape legend: H W picture, h w resized, P Q padded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmlightvit.errors import UserError
+from mmlightvit.inference.masks import Masks, encode
+from mmlightvit.inference.model import Model, Raw
+from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
+from mmlightvit.inference.preprocess import Prepared
+
+#: Classes of a label map that are resized together.
+_CLASSES = 8
+_CPU = 'cpu'
+#: The key of a ``.pt2`` file for the names of what it gives.
+OUTPUTS_KEY = 'outputs'
+
+
+class Engine(NamedTuple):
+    """An opened file.
+
+    Attributes:
+        metadata: The text under our key; None where there is none.
+        run: Input arrays by name -> output arrays by name.
+        inputs: Names.
+    """
+
+    metadata: str | None
+    run: Callable[[Mapping[str, NDArray]], dict[str, NDArray]]
+    inputs: Sequence[str]
+
+
+class ExportedModel(Model):
+    """A file that ``mmlightvit export`` wrote.
+
+    Args:
+        info: What it says of itself.
+        engine: The opened file.
+    """
+
+    def __init__(self, info: ModelInfo, engine: Engine) -> None:
+        super().__init__(info)
+        self.engine = engine
+
+    def run(self, pictures: Sequence[Prepared]) -> list[Raw]:
+        if 'size' in self.engine.inputs:
+            return [self._detect(picture) for picture in pictures]
+        out = self.engine.run({'image': np.stack([picture.array for picture in pictures])})
+        if 'probs' in out:
+            return [Raw(probs=probs) for probs in out['probs']]
+        if 'logits' not in out:
+            raise UserError(f'{self.info.name} gives {", ".join(out)}: it was exported without its head')
+        return [Raw(label_map=label_map(logits, picture)) for logits, picture in zip(out['logits'], pictures)]
+
+    def _detect(self, picture: Prepared) -> Raw:
+        size = np.array(picture.size, np.int64)
+        out = self.engine.run({'image': picture.array[None], 'size': size})
+        boxes = out['dets'][:, :4] / np.tile(np.array(picture.scale[::-1], np.float32), 2)
+        masks = paste(out['masks'], boxes, picture.original) if 'masks' in out else None
+        return Raw(boxes=boxes, scores=out['dets'][:, 4], labels=out['labels'], masks=masks)
+
+
+def load_exported(path: str | os.PathLike, device: str | None = None) -> ExportedModel:
+    """Open an exported file.
+
+    Args:
+        path: ``.onnx``, ``.xml`` or ``.pt2``.
+        device: ``'cpu'``, ``'cuda'`` or ``'openvino:CPU'``; None is the CPU.
+
+    Raises:
+        UserError: It is not one of ours, or a package or device is missing.
+    """
+    path = Path(path)
+    engine = open_file(path, device)
+    if engine.metadata is None:
+        raise UserError(f'{path} was not written by mmlightvit export: it does not say what it is')
+    return ExportedModel(ModelInfo.from_json(engine.metadata, str(path)), engine)
+
+
+def open_file(path: Path, device: str | None = None) -> Engine:
+    """The engine for a file."""
+    if path.suffix == '.xml' or (device or '').startswith('openvino'):
+        return _openvino(path, device or 'openvino:CPU')
+    if path.suffix == '.pt2':
+        return _torch(path)
+    return _onnxruntime(path, device or _CPU)
+
+
+def _onnxruntime(path: Path, device: str) -> Engine:
+    ort = _package('onnxruntime', 'runtime')
+    provider = {_CPU: 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}.get(device)
+    if provider not in ort.get_available_providers():
+        raise UserError(f'device {device!r}: ONNX Runtime has {", ".join(ort.get_available_providers())} here')
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # it has a class of its own for each thing that can be wrong
+        raise UserError(f'{path} cannot be opened: {_first_line(error)}') from None
+    names = [value.name for value in session.get_outputs()]
+
+    def run(inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        try:
+            return dict(zip(names, session.run(names, dict(inputs))))
+        except Exception as error:
+            raise UserError(f'{path} cannot be run: {_first_line(error)}') from None
+
+    metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    return Engine(metadata, run, [value.name for value in session.get_inputs()])
+
+
+def _openvino(path: Path, device: str, precision: str = 'f32') -> Engine:
+    ov = _package('openvino', 'openvino')
+    core = ov.Core()
+    target = device.partition(':')[2] or 'CPU'
+    try:
+        model = core.read_model(str(path))
+        compiled = core.compile_model(
+            model, target, {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY'}
+        )
+    except Exception as error:
+        raise UserError(f'{path} cannot be opened on {target}: {_first_line(error)}') from None
+    request = compiled.create_infer_request()
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        try:
+            found = request.infer(dict(inputs))
+        except Exception as error:
+            raise UserError(f'{path} cannot be run: {_first_line(error)}') from None
+        return {name: np.array(found[i]) for i, name in enumerate(names)}
+
+    return Engine(_openvino_metadata(model), run, [value.get_any_name() for value in compiled.inputs])
+
+
+def _openvino_metadata(model: Any) -> str | None:
+    for place in (METADATA_KEY, f'framework/{METADATA_KEY}'):  # written as OpenVINO, and read from ONNX
+        if model.has_rt_info(place.split('/')):
+            return str(model.get_rt_info(place.split('/')).astype(str))
+    return None
+
+
+def _torch(path: Path) -> Engine:
+    torch = _package('torch', 'toolboxes')
+    extra = {METADATA_KEY: '', OUTPUTS_KEY: ''}
+    try:
+        program = torch.export.load(path, extra_files=extra)
+    except Exception as error:
+        raise UserError(f'{path} cannot be opened: {_first_line(error)}') from None
+    # Guards ask for the example's memory layout too; that every size is right has been verified.
+    module = program.module(check_guards=False)
+    inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == 'USER_INPUT']
+
+    def run(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        with torch.inference_mode():
+            found = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs))
+        found = (found,) if isinstance(found, torch.Tensor) else found
+        return {name: value.numpy() for name, value in zip(extra[OUTPUTS_KEY].split(), found)}
+
+    return Engine(extra[METADATA_KEY] or None, run, inputs)
+
+
+def _package(name: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise UserError(f'this file needs {name}: pip install "mmlightvit[{extra}]"') from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# -- into pixels of the picture ---------------------------------------------------------------------------------------
+def paste(masks: NDArray, boxes: NDArray, size: tuple[int, int]) -> Masks:
+    """mmdet's pasting: probabilities (n, a, b) in boxes (n, 4) -> masks of the picture, from 0.5 on."""
+    height, width = size
+    counts = []
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+        top, left = max(0, int(np.floor(y1)) - 1), max(0, int(np.floor(x1)) - 1)
+        bottom, right = min(height, int(np.ceil(y2)) + 1), min(width, int(np.ceil(x2)) + 1)
+        rows = _samples(top, bottom, y1, y2, mask.shape[0])
+        columns = _samples(left, right, x1, x2, mask.shape[1])
+        counts.append(encode(rows @ mask @ columns.T >= 0.5, (top, left), size))
+    return Masks(counts, height, width)
+
+
+def _samples(start: int, stop: int, low: np.float32, high: np.float32, cells: int) -> NDArray[np.float32]:
+    """How pixels draw on the cells of a mask that lies between two bounds, zero beyond it: (stop - start, cells)."""
+    centre = np.arange(start, max(start, stop), dtype=np.float32) + np.float32(0.5)
+    extent = high - low
+    place = (centre - low) / extent * cells - np.float32(0.5) if extent > 0 else np.full_like(centre, cells / 2 - 0.5)
+    return _tent(place, cells)
+
+
+def _tent(place: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
+    """Weights of linear interpolation at places, zero beyond the cells: (places, cells)."""
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells, dtype=np.float32))).astype(np.float32)
+
+
+def label_map(logits: NDArray, picture: Prepared) -> NDArray[np.int64]:
+    """mmseg's label map: logits (classes, a, b) of the padded picture -> the best class of each pixel, (H, W)."""
+    rows, columns = (
+        _resizing(size, original) @ _resizing(cells, padded)[:size]
+        for size, original, cells, padded in zip(
+            picture.size, picture.original, logits.shape[1:], picture.array.shape[1:]
+        )
+    )
+    best = np.full(picture.original, -np.inf, np.float32)
+    label = np.zeros(picture.original, np.int64)
+    for first in range(0, len(logits), _CLASSES):
+        grown = rows @ logits[first : first + _CLASSES] @ columns.T
+        place = grown.argmax(axis=0)
+        value = np.take_along_axis(grown, place[None], axis=0)[0]
+        better = value > best
+        best[better], label[better] = value[better], place[better] + first
+    return label
+
+
+def _resizing(size: int, target: int) -> NDArray[np.float32]:
+    """torch's bilinear resizing of one axis, (target, size)."""
+    place = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(size / target) - np.float32(0.5)
+    return _tent(place.clip(0, size - 1), size)

@@ -1,0 +1,70 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The runtime's arithmetic is the toolboxes', and it needs neither of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+from mmlightvit.deploy.runtime import label_map, load_exported, paste
+from mmlightvit.errors import UserError
+from mmlightvit.inference.preprocess import Prepared
+
+
+def test_masks_are_pasted_as_mmdet_does():
+    random = np.random.default_rng(0)
+    corner = random.uniform(-5, 50, (12, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(0.5, 40, (12, 2))], axis=1).clip(0, 70).astype(np.float32)
+    masks = random.random((12, 28, 28), np.float32)
+    got = paste(masks, boxes, (60, 70))
+    for index in range(12):
+        want = np.zeros((60, 70), bool)
+        box = torch.from_numpy(boxes[index : index + 1])
+        pasted, place = _do_paste_mask(torch.from_numpy(masks[index])[None, None], box, 60, 70)
+        want[place] = pasted[0].numpy() >= 0.5
+        different = int((got[index] != want).sum())
+        assert different <= 1, f'box {boxes[index]}: {different} pixels'  # of a value that is 0.5 but for rounding
+
+
+def test_label_maps_are_grown_as_mmseg_does():
+    logits = np.random.default_rng(0).standard_normal((11, 12, 20)).astype(np.float32)
+    picture = Prepared(np.zeros((3, 96, 160), np.float32), (90, 150), (123, 211), (1.0, 1.0))
+    padded = F.interpolate(torch.from_numpy(logits)[None], (96, 160), mode='bilinear')[..., :90, :150]
+    want = F.interpolate(padded, (123, 211), mode='bilinear')[0].argmax(dim=0).numpy()
+    assert (label_map(logits, picture) == want).mean() >= 0.9999
+
+
+def test_without_torch_or_toolbox(exported, tmp_path):
+    """In a process where they cannot be imported."""
+    code = (
+        'import sys\n'
+        "for name in ('torch', 'mmengine', 'mmcv', 'cv2', 'onnx', 'scipy'): sys.modules[name] = None\n"
+        'import numpy as np\n'
+        'from mmlightvit import load_model\n'
+        'picture = np.full((50, 70, 3), 90, np.uint8)\n'
+        'print(*(load_model(path).predict(picture).summary() for path in sys.argv[1:]), sep="|")'
+    )
+    paths = [str(exported(task).path) for task in ('classification', 'instance', 'segmentation')]
+    done = subprocess.run([sys.executable, '-c', code, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().count('|') == 2
+
+
+def test_devices(exported):
+    path = exported('classification').path
+    with pytest.raises(UserError, match="device 'tpu'"):
+        load_exported(path, 'tpu')
+    picture = np.full((50, 70, 3), 90, np.uint8)
+    want = load_exported(path).predict(picture).probs
+    np.testing.assert_allclose(load_exported(path, 'openvino:CPU').predict(picture).probs, want, atol=1e-5)
+
+
+def test_what_is_no_graph(tmp_path):
+    (tmp_path / 'model.onnx').write_bytes(b'no graph')
+    with pytest.raises(UserError, match=r'model\.onnx cannot be opened'):
+        load_exported(tmp_path / 'model.onnx')
