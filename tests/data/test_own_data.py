@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ import planted
 import pytest
 from imports import imported
 from mmengine.config import Config
-from mmengine.utils import ManagerMixin
 from PIL import Image
+from small_runs import COMMON, TASKS, forget
 
 from mmlightvit.cli import main, test, train
 from mmlightvit.config_paths import install
@@ -25,63 +22,11 @@ from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.inference.draw import colour_of
 from mmlightvit.toolboxes import import_toolbox
 
-COMMON = [
-    'train_dataloader.batch_size=2',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.num_workers=0',
-    'test_dataloader.num_workers=0',
-    'model.backbone.init_cfg=None',
-    'randomness.seed=0',
-]
-UNTHREADED = [f'{split}_dataloader.persistent_workers=False' for split in ('train', 'val', 'test')]
-_SMALL_IMAGES = [
-    *UNTHREADED,
-    'train_cfg.max_epochs=1',
-    'train_dataloader.dataset.pipeline.2.scale=(96,72)',
-    'val_dataloader.dataset.pipeline.1.scale=(96,72)',
-    'test_dataloader.dataset.pipeline.1.scale=(96,72)',
-]
-#: Toolbox, settings that make it a matter of seconds, and the metric.
-TASKS = {
-    'classification': ('mmpretrain', ['train_cfg.max_epochs=1'], 'accuracy/top1'),
-    'detection': ('mmdet', _SMALL_IMAGES, 'coco/bbox_mAP'),
-    'instance': (
-        'mmdet',
-        [*_SMALL_IMAGES, 'model.train_cfg.rpn_proposal.max_per_img=50', 'model.test_cfg.rpn.max_per_img=20'],
-        'coco/segm_mAP',
-    ),
-    'segmentation': (
-        'mmseg',
-        [
-            *UNTHREADED,
-            'train_cfg.max_iters=2',
-            'train_cfg.val_interval=2',
-            'default_hooks.checkpoint.interval=2',
-            'train_dataloader.dataset.pipeline.2.scale=(128,64)',
-            'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
-            'model.data_preprocessor.size=(64,64)',
-            'val_dataloader.dataset.pipeline.1.scale=(128,64)',
-            'test_dataloader.dataset.pipeline.1.scale=(128,64)',
-        ],
-        'mIoU',
-    ),
-}
-
 
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Any:
     yield
     forget()
-
-
-def forget() -> None:
-    """End what MMEngine keeps one of per process, as the end of a process would."""
-    logging.shutdown()
-    kinds = [ManagerMixin]
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        kind._instance_dict.clear()
 
 
 def prepared(folder: Path, task: str) -> DatasetFolder:
@@ -159,33 +104,3 @@ def test_samples_are_shown_as_the_pipeline_gives_them(tmp_path: Path, task: str)
         pixels = np.asarray(Image.open(out)).reshape(-1, 3).astype(int)
         drawn = [(abs(pixels - colour_of(place)).max(axis=1) < 30).sum() for place in range(len(folder.classes))]
         assert sum(number > 25 for number in drawn) >= (1 if task == 'classification' else 2)
-
-
-def run_line(words: list[str], options: list[str]) -> int:
-    """A command of the docs; training with settings that make it a matter of seconds."""
-    if words[:2] == ['python', 'tools/train.py']:
-        train.train(train.parser().parse_args([*words[2:], '--cfg-options', *COMMON, *options]))
-        forget()
-        return 0
-    assert words[0] == 'mmlightvit'
-    return main([*words[1:], *(['--size', '64'] if words[1] == 'predict' else [])])
-
-
-def test_the_commands_of_the_docs(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a LabelMe folder to labelled pictures."""
-    pytest.importorskip('mmdet')
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
-    text = (repo / 'docs' / 'own_data.md').read_text()
-    (block,) = re.findall(r'<!-- run -->\n```bash\n(.*?)```', text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'photos').mkdir()
-    for number in range(5):
-        planted.scene(number).save(f'photos/{number}.jpg')
-        points = [[5 + number, 5], [30, 5], [30, 30]]
-        shapes = [{'label': ('cat', 'dog')[number % 2], 'points': points, 'shape_type': 'polygon', 'group_id': None}]
-        content = {'imagePath': f'{number}.jpg', 'imageData': None, 'shapes': shapes}
-        Path(f'photos/{number}.json').write_text(json.dumps(content))
-    for line in block.splitlines():
-        assert run_line(shlex.split(line, comments=True), TASKS['instance'][1]) == 0, line
-    assert Path('pets/show.png').is_file()
-    assert len(list(Path('found').rglob('*.jpg'))) == 5

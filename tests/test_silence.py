@@ -1,0 +1,136 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""Nothing is looked up or connected to unless the user names it: what a process does is heard by an audit hook."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import planted
+import pytest
+import scenes
+
+#: Notes every name that is resolved and every peer, whatever code asks; an error that somebody swallows is noted too.
+LISTENER = """
+import sys
+
+heard = []
+_EVENTS = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.gethostbyaddr', 'socket.sendto')
+
+def listen(event, arguments):
+    if event in _EVENTS:
+        heard.append((event, repr(arguments[1:] if event in ('socket.connect', 'socket.sendto') else arguments)))
+        raise OSError('closed by the test')
+
+sys.addaudithook(listen)
+"""
+
+
+def heard_of(script: str, folder: Path, *arguments: str) -> list[list[str]]:
+    """What a fresh process that runs a script asks of the network; it has to succeed."""
+    environment = {key: value for key, value in os.environ.items() if 'OFFLINE' not in key}
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', f'{LISTENER}\n{script}\nimport json\nprint("\\n" + json.dumps(heard))']
+        + list(arguments),
+        cwd=folder,
+        env={**environment, 'PYTHONPATH': os.pathsep.join([root, str(Path(__file__).parent)]), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_listener_hears(tmp_path):
+    script = (
+        'import contextlib, socket, urllib.request\n'
+        'with contextlib.suppress(OSError): urllib.request.urlopen("http://localhost:9/")\n'
+        'with contextlib.suppress(OSError): socket.create_connection(("127.0.0.1", 9))'
+    )
+    assert len(heard_of(script, tmp_path)) == 2
+
+
+#: The package, its commands' parsers, and the optional packages that could speak.
+IMPORTS = """
+import importlib, importlib.util, pkgutil
+import mmlightvit
+from mmlightvit.cli import COMMANDS, main
+
+assert main(['--help']) == 0
+for command in COMMANDS.values():
+    importlib.import_module(command.module).parser()
+for name in ('onnxruntime', 'openvino', 'hotcoco', 'supervision', 'timm'):
+    if importlib.util.find_spec(name):
+        importlib.import_module(name)
+"""
+
+
+def test_imports_and_parsers_are_silent(tmp_path):
+    assert heard_of(IMPORTS, tmp_path) == []
+
+
+REPORT = """
+from mmlightvit.cli import main
+
+assert main(['val', 'noisy.json', 'truth.json']) == 0
+assert main(['report', 'noisy.json', 'truth.json', '--out', 'report']) == 0
+assert main(['models']) == 0
+"""
+
+
+def test_report_is_silent_and_its_page_too(tmp_path):
+    pytest.importorskip('hotcoco')
+    labels = scenes.truth(pictures=20)
+    for name, content in (('truth', labels), ('noisy', scenes.noisy(labels))):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    assert heard_of(REPORT, tmp_path) == []
+    page = (tmp_path / 'report/index.html').read_text()
+    assert not [address for address in ('src="http', 'href="http', 'url(http', '@import', 'fetch(') if address in page]
+
+
+PREDICT = """
+from pathlib import Path
+import docs_worlds
+from mmlightvit.cli import main
+
+docs_worlds.demo(Path.cwd())
+arguments = ['work_dirs/demo/detection', 'data/digits/detection/val', '--size', '64', '--out', 'found']
+assert main(['predict', *arguments]) == 0
+assert list(Path('found/pictures').iterdir())
+"""
+
+
+def test_predict_is_silent(repo, tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'configs').symlink_to(repo / 'configs')
+    assert heard_of(PREDICT, tmp_path) == []
+
+
+#: From labels to a model folder and to labelled pictures.
+TRAIN = """
+from pathlib import Path
+from small_runs import COMMON, TASKS
+from mmlightvit.cli import main
+
+assert main(['data', 'import', 'source', '--out', 'pets', '--task', 'detection']) == 0
+options = [*COMMON, *TASKS['detection'][1]]
+assert main(['train', 'pets/config.py', '--work-dir', 'run', '--cfg-options', *options]) == 0
+assert Path('run/model/model.json').is_file()
+assert main(['predict', 'run', 'source/val', '--size', '64', '--out', 'found']) == 0
+assert list(Path('found/pictures').iterdir())
+"""
+
+
+@pytest.mark.slow
+def test_import_train_and_predict_are_silent(tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'source').mkdir()
+    planted.write_coco(tmp_path / 'source', images=3)
+    planted.write_coco(tmp_path / 'source', images=2, split='val')
+    assert heard_of(TRAIN, tmp_path) == []
