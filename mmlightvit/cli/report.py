@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add('--out', metavar='DIR', help=f'folder of the report (default {_DEFAULT_OUT}, or the next free one)')
     add('--overwrite', action='store_true', help='write into --out DIR though it is not empty')
     add('--iou', type=float, default=0.5, metavar='X', help='IoU of thresholds, confusion and errors (default 0.5)')
-    add('--set-thresholds', action='store_true', help='keep the chosen thresholds in the model folder')
+    add('--set-thresholds', action='store_true', help='keep thresholds and metrics in the model folder')
     return parser
 
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     out = free_folder(Path(_DEFAULT_OUT)) if args.out is None else named_folder(Path(args.out), args.overwrite)
     metrics = write_report(found, truth, out, args.iou)
     if folder is not None:
-        set_thresholds(folder, metrics['thresholds'])
+        keep(folder, metrics)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if args.json else out / 'index.html')
 
 
@@ -79,12 +80,28 @@ def model_folder(model: str) -> Path:
     raise UserError(f'--set-thresholds needs a folder with model.json, which {model} is not: see mmlightvit export')
 
 
-def set_thresholds(folder: Path, chosen: dict[str, Any]) -> None:
-    """Keep thresholds in ``model.json``, where predict and serve find them."""
+def keep(folder: Path, metrics: dict[str, Any]) -> None:
+    """Keep thresholds in ``model.json``, where predict and serve find them, and metrics with their intervals.
+
+    The card says the new ones too, unless somebody has written into it.
+    """
     from mmlightvit.durable.safe_loading.atomic import atomic_write
-    from mmlightvit.inference.model_info import ModelInfo
+    from mmlightvit.inference import card
+    from mmlightvit.inference.model_info import FILE, ModelInfo
 
     info = ModelInfo.load(folder)
+    chosen = metrics['thresholds']
     per_class = {name: value for name, value in chosen['per_class'].items() if name in info.classes}
-    text = info.with_thresholds(chosen['default'], per_class, chosen['chosen_on']).to_json()
-    atomic_write(folder / 'model.json', lambda file: file.write(text.encode()))
+    measured = {
+        f'report/{kind}_{name}': found[name]
+        for kind, found in metrics['metrics'].items()
+        for name in ('AP', 'AP50', 'AP75')
+    }
+    new = info.with_thresholds(chosen['default'], per_class, chosen['chosen_on'])
+    new = replace(new, metrics={**info.metrics, **measured})
+    readme = folder / card.FILE
+    texts = {FILE: new.to_json()}
+    if readme.is_file() and readme.read_text(encoding='utf-8') == card.text(info):
+        texts[card.FILE] = card.text(new)
+    for name, text in texts.items():
+        atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]

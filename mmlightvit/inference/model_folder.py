@@ -6,7 +6,6 @@ Hugging Face's hub expects the same files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +19,11 @@ from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
+from mmlightvit.inference import card
 from mmlightvit.inference.describe import describe, plain
 from mmlightvit.inference.model_info import FILE, ModelInfo
 
 WEIGHTS = 'model.safetensors'
-_PIPELINE_TAGS = {
-    'classification': 'image-classification',
-    'detection': 'object-detection',
-    'instance': 'image-segmentation',
-    'segmentation': 'image-segmentation',
-}
 
 
 def write_model_folder(
@@ -82,7 +76,7 @@ def write_folder(
         (folder / FILE).unlink(missing_ok=True)
         write_state_dict(state, folder / WEIGHTS)
         info = replace(info, weights_sha256=digest(folder / WEIGHTS))
-        texts = {'labels.txt': ''.join(f'{name}\n' for name in info.classes), 'README.md': card(info)}
+        texts = {'labels.txt': ''.join(f'{name}\n' for name in info.classes), card.FILE: card.text(info)}
         if config is not None:
             texts['config.py'] = config
         for name, text in {**texts, FILE: info.to_json()}.items():
@@ -90,58 +84,3 @@ def write_folder(
     except OSError as error:
         raise UserError(f'{folder} cannot be written: {error.strerror or error}') from None
     return info
-
-
-def card(info: ModelInfo) -> str:
-    """The model card, in the form of Hugging Face's hub. What nobody said stands there as not stated."""
-
-    def stated(value: Any) -> str:
-        return 'not stated' if value in (None, '', 'unknown', {}, []) else str(value)
-
-    metrics = '\n'.join(f'| {name} | {value} |' for name, value in info.metrics.items()) or '| | not stated |'
-    data = info.training.get('data') or {}
-    licence = info.licence.get('weights')
-    classes = ', '.join(info.classes[:20]) + (f' and {len(info.classes) - 20} more' if len(info.classes) > 20 else '')
-    head = {
-        'library_name': 'mmlightvit',
-        'pipeline_tag': _PIPELINE_TAGS[info.task],
-        'license': licence.lower() if licence and licence != 'unknown' else 'unknown',
-        'tags': ['lightvit', info.task],
-    }
-    front = '\n'.join(
-        f'{key}: {json.dumps(value) if isinstance(value, list) else value}' for key, value in head.items()
-    )
-    return f"""---
-{front}
----
-# {info.name}
-
-LightViT (arXiv 2207.05557), {info.task}, {len(info.classes)} classes: {classes}.
-
-```python
-from mmlightvit import load_model
-model = load_model('.')  # this folder
-model.predict('picture.jpg').save('labelled.jpg')
-```
-
-| metric | value |
-|---|---|
-{metrics}
-
-- training pictures: {stated(data.get('train_images'))}; validation pictures: {stated(data.get('val_images'))}
-- digests of the annotations: {stated(', '.join(data.get('annotations_sha256') or ()))}
-- epochs: {stated(info.training.get('epochs'))}; batch: {stated(info.training.get('batch'))}; seed: \
-{stated(info.training.get('seed'))}
-- licence of the weights: {stated(licence)}; of the data: {stated(info.licence.get('data'))}
-- limits: not stated
-- SHA-256 of the weights: {stated(info.weights_sha256)}
-
-```bibtex
-@article{{huang2022lightvit,
-  title = {{LightViT: Towards Light-Weight Convolution-Free Vision Transformers}},
-  author = {{Huang, Tao and Huang, Lang and You, Shan and Wang, Fei and Qian, Chen and Xu, Chang}},
-  journal = {{arXiv:2207.05557}},
-  year = {{2022}}
-}}
-```
-"""

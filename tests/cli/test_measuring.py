@@ -50,7 +50,8 @@ def test_report_goes_into_the_next_free_folder(files, capsys):
 
 
 def test_report_keeps_thresholds_in_the_model_folder(files, capsys):
-    from mmlightvit.cli.report import model_folder, set_thresholds
+    from mmlightvit.cli.report import keep, model_folder
+    from mmlightvit.inference import card
     from mmlightvit.inference.model_info import ModelInfo
     from mmlightvit.inference.preprocess import InputSpec
 
@@ -59,8 +60,18 @@ def test_report_keeps_thresholds_in_the_model_folder(files, capsys):
     (files / 'run/model').mkdir(parents=True)
     (files / 'run/model/model.json').write_text(info.to_json())
     folder = model_folder('run')
-    set_thresholds(folder, dict(default=0.4, per_class={'a': 0.6, 'c': 0.1}, chosen_on='val, F1 at IoU 0.5'))
+    (folder / card.FILE).write_text(card.text(info))
+    thresholds = dict(default=0.4, per_class={'a': 0.6, 'c': 0.1}, chosen_on='val, F1 at IoU 0.5')
+    boxes = {name: dict(value=0.5, low=0.4, high=0.6) for name in ('AP', 'AP50', 'AP75')}
+    keep(folder, dict(thresholds=thresholds, metrics=dict(bbox=boxes)))
     assert ModelInfo.load(folder).threshold_of_classes().tolist() == pytest.approx([0.6, 0.4])
+    text = (folder / card.FILE).read_text()
+    assert '| report/bbox_AP | 0.5 (0.4 to 0.6) |' in text
+    assert 'thresholds: 0.4; a 0.6; chosen on val, F1 at IoU 0.5' in text
+    (folder / card.FILE).write_text(text + 'limits: blurred pictures')  # what people write stays
+    keep(folder, dict(thresholds=dict(thresholds, default=0.1), metrics={}))
+    assert ModelInfo.load(folder).thresholds['default'] == 0.1
+    assert (folder / card.FILE).read_text() == text + 'limits: blurred pictures'
     assert call('report', ['noisy.json', 'truth.json', '--set-thresholds']) == 1
     assert 'model.json' in capsys.readouterr().err
     assert not (files / 'report').exists()

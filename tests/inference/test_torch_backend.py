@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
@@ -97,6 +98,12 @@ def test_a_model_folder_predicts_the_same(trained, expected, task, tmp_path):
     card = (tmp_path / 'README.md').read_text()
     assert card.startswith('---\nlibrary_name: mmlightvit\npipeline_tag: image-')
     assert 'epochs: 3; batch: not stated' in card
+    head = yaml.safe_load(card.split('---')[1])
+    assert head['tags'] == ['lightvit', info.task]
+    assert head['metrics'] == {'detection': ['map'], 'classification': ['accuracy'], 'segmentation': ['mean_iou']}[task]
+    assert head['license'] == 'unknown'
+    assert '| metric | 0.5 |' in card
+    assert 'licence of the weights: not stated' in card
     for path in work.pictures:
         hold_against(model.predict(path, score_thr=0), expected[task][str(path)])
 
