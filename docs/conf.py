@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent / '_ext')]
@@ -51,3 +53,17 @@ html_static_path = [str(mathjax())]
 mathjax_path = mathjax().name
 html_copy_source = False
 html_show_sphinx = False
+
+
+def check_offline(app: Any, error: Exception | None) -> None:
+    """Fail where a page would load something from elsewhere; links that a reader follows are no such thing."""
+    from sphinx.errors import ExtensionError
+
+    loads = re.compile(r'<(?:script|img|iframe|source|link rel="stylesheet")[^>]*(?:src|href)="((?:https?:)?//[^"]*)"')
+    found = {address for page in Path(app.outdir).rglob('*.html') for address in loads.findall(page.read_text())}
+    if found and error is None:
+        raise ExtensionError(f'the site would load {", ".join(sorted(found))}; it has to work without a network')
+
+
+def setup(app: Any) -> None:
+    app.connect('build-finished', check_offline)
