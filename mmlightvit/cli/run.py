@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mmlightvit.checkpoint import install as safe_loading
 from mmlightvit.cli.quiet import Quiet, quiet_terminal
+from mmlightvit.data.run_check import check_run
 from mmlightvit.durable import bfloat16, launch
 from mmlightvit.durable.work_dir_lock import LOCK_NAME, WorkDirLock
 from mmlightvit.errors import UserError
@@ -33,6 +34,7 @@ def carry_out(
     prepare: Callable[[argparse.Namespace], Config],
     job: Callable[[Runner], Result],
     common: type[UserError] = UserError,
+    splits: Sequence[str] = ('train', 'val'),
 ) -> tuple[Runner, Result]:
     """Prepare a config, build its runner and let it do a job.
 
@@ -41,6 +43,7 @@ def carry_out(
         prepare: Gives the config.
         job: What the runner is to do.
         common: The errors of the job that all processes run into alike.
+        splits: Whose data are checked first.
 
     Returns:
         The runner, and what the job returned.
@@ -50,7 +53,7 @@ def carry_out(
             cfg = prepare(args)
         with _leaving_nothing(cfg, quiet):
             with launch.reported_once(args.launcher):
-                runner = build_runner(cfg, quiet)
+                runner = build_runner(cfg, quiet, splits)
             if is_main_process():
                 log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
                 print(f'environment, config and warnings: {min(log, os.path.relpath(log), key=len)}', flush=True)
@@ -63,12 +66,16 @@ def carry_out(
     return runner, result
 
 
-def build_runner(cfg: Config, quiet: Quiet | None = None) -> Runner:
+def build_runner(cfg: Config, quiet: Quiet | None = None, splits: Sequence[str] = ()) -> Runner:
     """The runner the config asks for (``runner_type``), MMEngine's otherwise.
 
     Args:
         cfg: The prepared config.
         quiet: Keeps off the terminal what is for the log file.
+        splits: Whose data are checked first.
+
+    Raises:
+        UserError: There is no such runner, or the data cannot be used.
     """
     with quiet.imports() if quiet else contextlib.nullcontext():
         if cfg.get('custom_imports'):
@@ -83,7 +90,11 @@ def build_runner(cfg: Config, quiet: Quiet | None = None) -> Runner:
     kind = RUNNERS.get(name)
     if kind is None:
         raise UserError(f'runner_type={name}: there is no such runner; ours is mmlightvit.Runner')
-    return (_quieted(kind, quiet) if quiet else kind).from_cfg(cfg)
+    checked = check_run(cfg, splits)
+    runner = (_quieted(kind, quiet) if quiet else kind).from_cfg(cfg)
+    if is_main_process():
+        checked.log(runner.logger)
+    return runner
 
 
 def _quieted(kind: type[Runner], quiet: Quiet) -> type[Runner]:

@@ -89,7 +89,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     require(args)
     from mmlightvit.cli.run import carry_out
 
-    _, metrics = carry_out(args, prepare, lambda runner: runner.test())
+    _, metrics = carry_out(args, prepare, lambda runner: runner.test(), splits=('test',))
     return metrics
 
 

@@ -7,7 +7,7 @@ A prepared folder is checked here; a config in :mod:`mmlightvit.data.check`, whi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from mmlightvit.data import coco_rules
+from mmlightvit.data.coco_rules import some
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.data.labels import SPLITS, Picture
 from mmlightvit.data.probe import Probe, duplicates, probe_all
 from mmlightvit.data.split import classes_of
 from mmlightvit.inference.pictures import as_picture
 
-_NAMED = 8
 _TINY = 2.0
 _RARE = 10
 _RATIO = 20
@@ -49,13 +49,6 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
-
-
-def some(items: Iterable[Any]) -> str:
-    """The first names, and how many more there are."""
-    items = list(items)
-    rest = len(items) - _NAMED
-    return ', '.join(map(str, items[:_NAMED])) + (f' and {rest} more' if rest > 0 else '')
 
 
 def check_folder(

@@ -26,7 +26,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmlightvit.data import coco_rules
-from mmlightvit.data.audit import Report, audit, some
+from mmlightvit.data.audit import Report, audit
+from mmlightvit.data.coco_rules import some
 from mmlightvit.data.data_root import SPLITS, evaluators, leaf_datasets
 from mmlightvit.data.labels import Annotation, Picture
 from mmlightvit.data.probe import probe_all
@@ -54,10 +55,10 @@ class _Image:
     sizes: tuple[tuple[int, int], ...] = ()
 
 
-def _read_image(path: str, backend_args: dict | None) -> _Image:
+def _read_image(path: str, backend_args: dict | None, max_pixels: int) -> _Image:
     try:
         content = fetch(path, backend_args)
-        stored = read_header(content, MAX_PIXELS).size
+        stored = read_header(content, max_pixels).size
         height, width = decode(content).shape[:2]
     except BadSample as error:
         return _Image(str(error))
@@ -109,7 +110,7 @@ def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Repor
     report.images += len(readable)
 
     def read(path: str) -> _Image:
-        return _read_image(path, dataset.backend_args)
+        return _read_image(path, dataset.backend_args, dataset.max_pixels)
 
     for path, image in _in_threads(read, list(readable), progress, 'images'):
         item = readable[path]
@@ -138,15 +139,10 @@ def _load_coco(dataset: Any, report: Report) -> dict | None:
 
 def _check_content(dataset: Any, content: dict, with_mask: bool, report: Report) -> None:
     """The rules of validity, and paths that climb out of the image folder."""
-    path, folder = dataset.ann_file, roots(dataset)[0]
+    path = dataset.ann_file
     if not content['images']:
         report.problems.append(f'{path}: it holds no image')
-    for item in content['images']:
-        name = item.get('file_name')
-        if isinstance(name, str) and escapes(osp.join(folder, name), folder):
-            report.refused.append(
-                f'{path}: the file_name of image {item.get("id")}, {name}, is outside of the image folder {folder}'
-            )
+    find_escapes(dataset, content, report)
     report.problems += report.refused
     without_masks = coco_rules.no_masks(content, path) if with_mask else None
     findings = coco_rules.apply(content, with_mask=with_mask and not without_masks)
@@ -158,10 +154,54 @@ def _check_content(dataset: Any, content: dict, with_mask: bool, report: Report)
         report.notes.append(f'{nothing}: average precision has no meaning then')
     elif content['images'] and nothing:
         report.problems.append(nothing)
-    used = {item.get('image_id') for item in content['annotations']}
-    without = sum(item.get('id') not in used for item in content['images'])
-    if without:
-        report.notes.append(f'{without} of {len(content["images"])} images have no object')
+    report.notes += left_out(dataset, content)
+
+
+def find_escapes(dataset: Any, content: dict, report: Report) -> None:
+    """Refuse file names that climb out of the image folder."""
+    folder = roots(dataset)[0]
+    for item in content['images']:
+        name = item.get('file_name')
+        if isinstance(name, str) and escapes(osp.join(folder, name), folder):
+            report.refused.append(
+                f'{dataset.ann_file}: the file_name of image {item.get("id")}, {name}, is outside of the image folder '
+                f'{folder}'
+            )
+
+
+def left_out(dataset: Any, content: dict) -> list[str]:
+    """How many images have no object, and how many a training passes over, by which setting."""
+    empty, small = _empty(content), _small(dataset, content)
+    lines = [f'{len(empty)} of {len(content["images"])} images have no object'] if empty else []
+    settings = (not dataset.test_mode and dataset.filter_cfg) or {}
+    if empty and settings.get('filter_empty_gt'):
+        lines[0] += '; they are left out, since filter_cfg.filter_empty_gt is True'
+    if small:
+        lines.append(
+            f'{len(small)} of {len(content["images"])} images are left out, since a side is under '
+            f'filter_cfg.min_size={settings["min_size"]}'
+        )
+    return lines
+
+
+def number_left_out(dataset: Any, content: dict) -> int:
+    """How many images a training passes over."""
+    settings = (not dataset.test_mode and dataset.filter_cfg) or {}
+    empty = _empty(content) if settings.get('filter_empty_gt') else set()
+    return len(empty | _small(dataset, content))
+
+
+def _empty(content: dict) -> set:
+    return {item.get('id') for item in content['images']} - {item.get('image_id') for item in content['annotations']}
+
+
+def _small(dataset: Any, content: dict) -> set:
+    least = ((not dataset.test_mode and dataset.filter_cfg) or {}).get('min_size', 0)
+    return {
+        item.get('id')
+        for item in content['images']
+        if min(item.get('height') or least, item.get('width') or least) < least
+    }
 
 
 def _pictures(content: dict, folder: str) -> list[Picture]:
@@ -186,19 +226,15 @@ def _check_categories(dataset: Any, content: dict, report: Report) -> None:
     path = dataset.ann_file
     found = [str(category.get('name')) for category in content['categories']]
     wanted = list(dataset.metainfo['classes'])
-    missing = [name for name in wanted if name not in found]
+    problems = coco_rules.class_problems(content, path, wanted)
     others = [name for name in found if name not in wanted]
-    if missing:
-        report.problems.append(
-            f"{path}: the config's classes {some(missing)} are not among its categories"
-            + (f'; it has {some(others)} instead' if others else '')
+    report.problems += problems
+    if not problems and [name for name in found if name in wanted] != wanted:
+        report.notes.append(
+            f'{path}: its categories are {some(found)} in this order; a run takes them in the order of the config, '
+            f'{some(wanted)}'
         )
-    elif [name for name in found if name in wanted] != wanted:
-        report.problems.append(
-            f'{path}: its categories are {some(found)} in this order, which is the order of the labels; '
-            f'the config says {some(wanted)}'
-        )
-    if others and not missing:
+    if others and not problems:
         report.notes.append(f'{path}: objects of {some(others)} are left out, since the config has no such class')
     used = {annotation.get('category_id') for annotation in content['annotations']}
     unused = [
@@ -247,7 +283,7 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> lis
             if osp.normpath(label) not in known:
                 report.problems.append(f'{label}: a label image without an image')
     report.images += len(pairs)
-    _note_other_endings(dataset, image_folder, pairs, report)
+    note_other_endings(dataset, image_folder, pairs, report)
     # Label images hold the values of the data set's own classes, of which a config may take some.
     names = list(dataset.METAINFO.get('classes') or dataset.metainfo.get('classes') or ())
     classes = len(names)
@@ -260,11 +296,7 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> lis
         seen[values] = True
         if problem:
             report.problems.append(problem)
-    if classes > 1 and seen[255] and not seen[1:255].any() and dataset.ignore_index == 255:
-        report.problems.append(
-            f'{label_folder}: its labels hold 0 and 255 alone, and 255 is ignored, so only {names[0]} is learnt; '
-            'the object has to be 1'
-        )
+    report.problems += [line] if (line := binary_problem(dataset, label_folder, names, seen)) else []
     values_of_classes = enumerate(names, int(dataset.reduce_zero_label))
     absent = [name for value, name in values_of_classes if value < len(seen) and not seen[value]]
     if absent:
@@ -272,7 +304,24 @@ def _check_segmentation(dataset: Any, progress: Progress, report: Report) -> lis
     return [Picture(Path(image)) for image, _ in pairs]
 
 
-def _note_other_endings(dataset: Any, folder: str, pairs: list, report: Report) -> None:
+def binary_problem(dataset: Any, folder: str, names: Sequence[str], seen: np.ndarray) -> str | None:
+    """One line where labels hold the first class and the value to ignore alone.
+
+    Args:
+        dataset: As built.
+        folder: Of the labels.
+        names: Of the classes.
+        seen: Whether each of 256 values occurs.
+    """
+    if len(names) > 1 and seen[255] and not seen[1:255].any() and dataset.ignore_index == 255:
+        return (
+            f'{folder}: its labels hold 0 and 255 alone, and 255 is ignored, so only {names[0]} is learnt; '
+            'the object has to be 1'
+        )
+    return None
+
+
+def note_other_endings(dataset: Any, folder: str, pairs: list, report: Report) -> None:
     """Pictures that the data set passes over, for their ending."""
     if dataset.ann_file:
         return
@@ -290,7 +339,7 @@ def _note_other_endings(dataset: Any, folder: str, pairs: list, report: Report) 
 def _check_pair(image: str, label: str | None, dataset: Any, classes: int) -> tuple[str | None, np.ndarray]:
     """The first problem of an image and its label image, and the values that occur."""
     nothing = np.empty(0, int)
-    read = _read_image(image, dataset.backend_args)
+    read = _read_image(image, dataset.backend_args, dataset.max_pixels)
     if read.fault:
         return f'{image}: {read.fault}', nothing
     if label is None:
@@ -336,7 +385,7 @@ def _check_classification(dataset: Any, progress: Progress, report: Report) -> t
         folders = sorted(fileio.list_dir_or_file(folder, list_file=False))
         paths = _foldered_images(dataset, folder, folders, report)
     report.images += len(paths)
-    for path, image in _in_threads(lambda path: _read_image(path, None), paths, progress, 'images'):
+    for path, image in _in_threads(lambda path: _read_image(path, None, dataset.max_pixels), paths, progress, 'images'):
         if image.fault:
             report.problems.append(f'{path}: {image.fault}')
     return [Picture(Path(path)) for path in paths], folders
@@ -372,22 +421,31 @@ def _listed_images(dataset: Any, folder: str, report: Report) -> list[str]:
     return list(paths)
 
 
+def folder_problem(dataset: Any, folder: str, folders: list[str]) -> str | None:
+    """One line where the class folders are not the classes, or one is hidden."""
+    hidden = [name for name in folders if name.startswith('.')]
+    if hidden:
+        return f'{folder}: the hidden folder {some(hidden)} would be a class; remove it, or move it elsewhere'
+    wanted = list(dataset.metainfo.get('classes') or ())
+    named = wanted != list(getattr(type(dataset), 'METAINFO', {}).get('classes') or ())
+    # A data set's own classes, such as ImageNet's, are words, and its folders are codes: only the number can be held.
+    if not wanted or (sorted(folders) == wanted if named else len(folders) == len(wanted)):
+        return None
+    missing = [name for name in wanted if named and name not in folders]
+    more = [name for name in folders if named and name not in wanted]
+    return (
+        f"{folder}: its {len(folders)} folders are not the config's {len(wanted)} classes"
+        + (f'; there is no folder {some(missing)}' if missing else '')
+        + (f'; there is no class {some(more)}' if more else '')
+        + ('' if missing or more or not named else f'; the classes have to be in the order {some(folders)}')
+    )
+
+
 def _foldered_images(dataset: Any, folder: str, folders: list[str], report: Report) -> list[str]:
     if not dataset.with_label:
         names = sorted(fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
         return [osp.join(folder, name) for name in names if dataset.is_valid_file(name)]
-    wanted = list(dataset.metainfo.get('classes') or ())
-    named = wanted != list(getattr(type(dataset), 'METAINFO', {}).get('classes') or ())
-    # A data set's own classes, such as ImageNet's, are words, and its folders are codes: only the number can be held.
-    if wanted and (sorted(folders) != wanted if named else len(folders) != len(wanted)):
-        missing = [name for name in wanted if named and name not in folders]
-        more = [name for name in folders if named and name not in wanted]
-        report.problems.append(
-            f"{folder}: its {len(folders)} folders are not the config's {len(wanted)} classes"
-            + (f'; there is no folder {some(missing)}' if missing else '')
-            + (f'; there is no class {some(more)}' if more else '')
-            + ('' if missing or more or not named else f'; the classes have to be in the order {some(folders)}')
-        )
+    report.problems += [line] if (line := folder_problem(dataset, folder, folders)) else []
     for name in sorted(fileio.list_dir_or_file(folder, list_dir=False)):
         if _looks_like_image(name):
             report.problems.append(f'{osp.join(folder, name)}: an image in no class folder')
@@ -437,7 +495,9 @@ def _check_other(dataset: Any, progress: Progress, report: Report) -> None:
             report.problems.append(f'{path or f"sample {place}"}: its label is {label}, expected 0 to {classes - 1}')
     report.images += len(paths)
     backend_args = getattr(dataset, 'backend_args', None)
-    for path, image in _in_threads(lambda path: _read_image(path, backend_args), paths, progress, 'images'):
+    for path, image in _in_threads(
+        lambda path: _read_image(path, backend_args, dataset.max_pixels), paths, progress, 'images'
+    ):
         if image.fault:
             report.problems.append(f'{path}: {image.fault}')
 
@@ -461,12 +521,13 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     report = Report()
+    limit = ((cfg.get('default_hooks') or {}).get('data_guard') or {}).get('max_pixels', MAX_PIXELS)
     checked: dict[str, str] = {}
     folders: dict[str, list[str]] = {}
     samples: dict[str, list[Picture]] = {}
     for split in splits:
         for entry in leaf_datasets(cfg, split):
-            dataset = _open(entry.cfg, split, report)
+            dataset = open_dataset(entry.cfg, split, report, limit)
             if dataset is None:
                 continue
             data = repr((type(dataset), dataset.ann_file, dataset.data_prefix, dataset.metainfo.get('classes')))
@@ -483,7 +544,9 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
             report.images += part.images
             report.problems.extend(f'{split}: {line}' for line in part.problems)
             report.notes.extend(f'{split}: {line}' for line in part.notes)
-            report.problems.extend(f'{split}: {line}' for line in _model_problems(cfg, dataset, checked))
+            report.problems.extend(
+                f'{split}: {line}' for line in class_number_problems(cfg, dataset) if len(checked) == 1
+            )
             report.problems.extend(_evaluator_problems(cfg, split, dataset))
     if not checked and not report.problems:
         raise UserError(f'the config names no data for {", ".join(splits)}: it has no dataloader with a dataset')
@@ -498,19 +561,22 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS, progress: Progress
     return report
 
 
-def _open(cfg: dict, split: str, report: Report) -> Any:
+def open_dataset(cfg: dict, split: str, report: Report, max_pixels: int = MAX_PIXELS) -> Any:
+    """The data set of a config with nothing read, or None and a problem; an image may have ``max_pixels``."""
     settings = {**cfg, 'pipeline': [], 'lazy_init': True}
     try:
-        return DATASETS.build(settings)
+        dataset = DATASETS.build(settings)
     except (AssertionError, ValueError, TypeError, KeyError, OSError) as error:
         report.problems.append(f'{split}: {cfg.get("type")} cannot be set up: {" ".join(str(error).split())}')
         return None
+    dataset.max_pixels = max_pixels
+    return dataset
 
 
 def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> tuple[list[Picture], list[str] | None]:
     """The pictures, and the names of their folders where these are the classes."""
     if is_a(dataset, 'mmdet.datasets', 'CocoDataset'):
-        return _check_coco(dataset, _loads_masks(cfg.get('pipeline') or ()), progress, report), None
+        return _check_coco(dataset, loads_masks(cfg.get('pipeline') or ()), progress, report), None
     if is_a(dataset, 'mmseg.datasets', 'BaseSegDataset'):
         return _check_segmentation(dataset, progress, report), None
     if is_a(dataset, 'mmpretrain.datasets', 'CustomDataset'):
@@ -519,16 +585,17 @@ def _check_one(dataset: Any, cfg: dict, progress: Progress, report: Report) -> t
     return [], None
 
 
-def _loads_masks(value: Any) -> bool:
+def loads_masks(value: Any) -> bool:
+    """Whether a pipeline loads masks."""
     if isinstance(value, dict):
-        return bool(value.get('with_mask')) or any(_loads_masks(item) for item in value.values())
-    return isinstance(value, (list, tuple)) and any(_loads_masks(item) for item in value)
+        return bool(value.get('with_mask')) or any(loads_masks(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(loads_masks(item) for item in value)
 
 
-def _model_problems(cfg: Config, dataset: Any, checked: dict[str, str]) -> Iterator[str]:
-    """Heads of another number of classes than the data; once, since all splits share the model."""
+def class_number_problems(cfg: Config, dataset: Any) -> Iterator[str]:
+    """Heads of another number of classes than the data."""
     classes = len(dataset.metainfo.get('classes') or ())
-    if classes and len(checked) == 1:
+    if classes:
         for part in ('model', 'data_preprocessor'):
             for key, number in _class_numbers(cfg.get(part) or {}, part):
                 if number != classes:

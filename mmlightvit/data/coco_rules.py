@@ -20,6 +20,10 @@ from mmlightvit.inference.masks import runs
 
 #: COCO's own boxes leave their images by up to a pixel, by rounding.
 OUTSIDE_PIXELS = 1.0
+_NAMED = 8
+_FLAT = 'its mask is one list of numbers; expected a list of polygons'
+_NO_MASK_FORM = 'its mask is neither polygons nor run lengths'
+_FORMLESS = (_FLAT, _NO_MASK_FORM)
 #: (height, width) that an image entry's coordinates are for, or None where its file cannot be read.
 SizeOf = Callable[[dict], tuple[int, int] | None]
 
@@ -33,6 +37,7 @@ class Fault(NamedTuple):
         what: A name for a message, such as ``annotation 18 of a.jpg``.
         reason: What is wrong.
         geometry: Only its place in the picture is wrong, which clipping can mend.
+        stops: A toolbox cannot read the file with it; others are left out.
     """
 
     kind: str
@@ -40,6 +45,7 @@ class Fault(NamedTuple):
     what: str
     reason: str
     geometry: bool = False
+    stops: bool = False
 
     def __str__(self) -> str:
         return f'{self.what}: {self.reason}'
@@ -66,8 +72,12 @@ class Findings:
         return [f'{what} ({count})' for what, count in self.completed.items()]
 
 
-def parse(content: bytes) -> dict:
+def parse(content: bytes, labelled: bool = True) -> dict:
     """The content of a COCO file, with or without a byte-order mark.
+
+    Args:
+        content: The file.
+        labelled: It has to have annotations; a test set may have none.
 
     Raises:
         ValueError: It is no COCO file; the message says why.
@@ -78,6 +88,8 @@ def parse(content: bytes) -> dict:
         raise ValueError(f'it is not UTF-8 text: {error}') from None
     except ValueError as error:
         raise ValueError(f'it is not JSON: {error}') from None
+    if not labelled and isinstance(data, dict):
+        data.setdefault('annotations', [])
     missing = [
         key
         for key in ('images', 'annotations', 'categories')
@@ -120,6 +132,38 @@ def nothing_to_learn(content: dict, file: object, classes: Iterable[str]) -> str
     )
 
 
+def class_problems(content: dict, file: object, classes: Iterable[str]) -> list[str]:
+    """One line where a class is no category, and where a category's name stands twice."""
+    wanted = list(classes)
+    found = [str(item.get('name')) for item in content['categories']]
+    if not any('name' in item for item in content['categories']):
+        return []  # that they have no names is said of each
+    missing = [name for name in wanted if name not in found]
+    others = [name for name in found if name not in wanted]
+    twice = [name for name, count in Counter(found).items() if count > 1 and name in wanted]
+    lines = [f'{file}: the category {name} stands twice' for name in twice]
+    if missing:
+        instead = f'; it has {some(others)} instead' if others else ''
+        lines.append(f"{file}: the config's classes {some(missing)} are not among its categories{instead}")
+    return lines
+
+
+def order_categories(content: dict, classes: Iterable[str]) -> bool:
+    """Put the categories into the order of ``classes``, which number the labels; whether that changed it."""
+    place = {name: number for number, name in enumerate(classes)}
+    numbers = [place.get(str(item.get('name')), len(place)) for item in content['categories']]
+    content['categories'] = [item for _, item in sorted(zip(numbers, content['categories']), key=lambda pair: pair[0])]
+    wanted = [number for number in numbers if number < len(place)]
+    return wanted != sorted(wanted)
+
+
+def some(items: Iterable[Any]) -> str:
+    """The first names, and how many more there are."""
+    items = list(items)
+    rest = len(items) - _NAMED
+    return ', '.join(map(str, items[:_NAMED])) + (f' and {rest} more' if rest > 0 else '')
+
+
 def no_masks(content: dict, file: object) -> str | None:
     """One line where objects have boxes and none has a mask."""
     if not content['annotations'] or any(item.get('segmentation') for item in content['annotations']):
@@ -133,7 +177,9 @@ def no_masks(content: dict, file: object) -> str | None:
 def _categories(categories: list[dict], findings: Findings) -> dict[Hashable, Any]:
     for place, item in enumerate(categories):
         if not isinstance(item.get('name'), str) or not item['name']:
-            findings.faults.append(Fault('categories', place, f'category {item.get("id")!r}', 'it has no name'))
+            findings.faults.append(
+                Fault('categories', place, f'category {item.get("id")!r}', 'it has no name', stops=True)
+            )
     return _number_ids(categories, 'categories', findings)
 
 
@@ -143,10 +189,10 @@ def _number_ids(items: list[dict], kind: str, findings: Findings) -> dict[Hashab
     for place, item in enumerate(items):
         key = item.get('id')
         if key is None or not isinstance(key, (int, float, str)):
-            findings.faults.append(Fault(kind, place, f'entry {place} of {kind}', f'it has no id: {key!r}'))
+            findings.faults.append(Fault(kind, place, f'entry {place} of {kind}', f'it has no id: {key!r}', stops=True))
         elif key in given:
             reason = f'the id {key!r} stands twice, for {_title(items[given[key]])} and {_title(item)}'
-            findings.faults.append(Fault(kind, place, f'entry {place} of {kind}', reason))
+            findings.faults.append(Fault(kind, place, f'entry {place} of {kind}', reason, stops=True))
         else:
             given[key] = place
     whole = all(isinstance(key, int) or (isinstance(key, float) and key.is_integer()) for key in given)
@@ -193,7 +239,7 @@ def _images(
         key, name = item['id'], item.get('file_name')
         entries[key] = None
         if not isinstance(name, str) or not name:
-            findings.faults.append(Fault('images', place, f'image {key!r}', 'it has no file_name'))
+            findings.faults.append(Fault('images', place, f'image {key!r}', 'it has no file_name', stops=True))
             continue
         if '\\' in name:
             name = item['file_name'] = name.replace('\\', '/')
@@ -207,7 +253,7 @@ def _images(
         _complete_size(item, size_of, findings)
         if not _sized(item):
             reason = 'it has no height and width in pixels'
-            findings.faults.append(Fault('images', place, f'image {key!r} ({name})', reason))
+            findings.faults.append(Fault('images', place, f'image {key!r} ({name})', reason, stops=True))
     return entries, known
 
 
@@ -266,7 +312,8 @@ def _annotations(
         if mask:
             said.append(mask)
         if said or moved:
-            faults.append(Fault('annotations', place, what, ', '.join(said + moved), geometry=not said))
+            stops = not isinstance(item.get('bbox'), list) or len(item['bbox']) != 4 or mask in _FORMLESS
+            faults.append(Fault('annotations', place, what, ', '.join(said + moved), not said, stops))
             if said:
                 continue
         findings.without_mask += not item.get('segmentation')
@@ -343,13 +390,13 @@ def _mask_fault(mask: Any, entry: dict) -> str | None:
         if _sized(entry) and list(mask.get('size') or ()) != size:
             return f'its mask is run lengths of {mask.get("size")}, expected {size}'
         return run_fault(mask)
-    return 'its mask is neither polygons nor run lengths'
+    return _NO_MASK_FORM
 
 
 def polygon_fault(mask: list) -> str | None:
     """What is wrong with a list of polygons."""
     if all(map(_is_number, mask)):
-        return 'its mask is one list of numbers; expected a list of polygons'
+        return _FLAT
     if not all(map(_is_polygon, mask)):
         if all(isinstance(part, list) and _are_numbers(part) for part in mask):
             return 'its mask has a part that is not a polygon of three or more points'
@@ -364,7 +411,7 @@ def _is_polygon(part: Any) -> bool:
 def run_fault(mask: dict) -> str | None:
     size, counts = mask.get('size'), mask.get('counts')
     if not (isinstance(counts, (str, list)) and counts and isinstance(size, (list, tuple)) and len(size) == 2):
-        return 'its mask is neither polygons nor run lengths'
+        return _NO_MASK_FORM
     try:
         lengths = _run_lengths(mask)
         sound = min(lengths) >= 0 and sum(lengths) == size[0] * size[1]
