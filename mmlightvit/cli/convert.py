@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from mmlightvit.cli.arguments import Parser
+from mmlightvit.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,11 +22,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('target', metavar='TARGET', help='file to write; safetensors if it ends in .safetensors')
     names = ['native', 'own', 'published']
     parser.add_argument('--to', choices=names, default='native', help='names to write: native (or own), or published')
+    parser.add_argument('--overwrite', action='store_true', help='write over TARGET where it exists')
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert."""
+    """Convert.
+
+    Raises:
+        UserError: The target exists and may not be written over, or the checkpoint does not fit.
+    """
+    if os.path.exists(args.target) and not args.overwrite:
+        raise UserError(f'{args.target} exists; write to another file, or over it with --overwrite')
     from mmlightvit.checkpoint.convert import LayoutError, convert
 
     try:
