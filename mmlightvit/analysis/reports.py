@@ -43,7 +43,7 @@ def count_report(result: Count, depth: int, form: str = 'terminal') -> str:
         return text
     key = 'classifier' if result.task in ('classifier', 'backbone') else 'detector'
     return text + (
-        f'  executed: what this model runs; as published: with the products that the published code runs in vain;\n'
+        f'  executed: what this model runs; as published: in the published implementation;\n'
         f"  paper's convention: {CONVENTIONS[key]}.\n"
     )
 
@@ -68,26 +68,17 @@ def model_table(rows: Iterable[PaperRow]) -> tuple[list[list[str]], list[str]]:
         result = count(row.model)
         digits = 1 if float(row.flops) > 10 else 3
         params, flops = result.params / 1e6, result.paper / 1e9
-        params_fit = row.params is None or agrees(params, row.params)
-        flops_fit = agrees(flops, row.flops)
-        notes = [note for fits, note in ((params_fit, row.params_note), (flops_fit, row.flops_note)) if not fits]
+        notes = [row.flops_note] if not agrees(flops, row.flops) else []
+        if row.params and not agrees(params, row.params):
+            notes.insert(0, row.params_note)
         if not all(notes):
             unexplained.append(f'{row.table}, {row.name}')
-        cells.append(
-            [
-                row.name,
-                row.params or '',
-                f'{params:.2f}',
-                '' if row.params is None else f'{params - float(row.params):+.2f}',
-                row.flops,
-                f'{flops:.{digits}f}',
-                f'{flops - float(row.flops):+.{digits}f}',
-                giga(result.published, digits),
-                giga(result.macs, digits),
-                'no' if notes else 'yes',
-                '; '.join(dict.fromkeys(note or 'unexplained' for note in notes)),
-            ]
-        )
+        cells.append([
+            row.name, row.params or '', f'{params:.2f}', f'{params - float(row.params):+.2f}' if row.params else '',
+            row.flops, f'{flops:.{digits}f}', f'{flops - float(row.flops):+.{digits}f}',
+            giga(result.published, digits), giga(result.macs, digits), 'no' if notes else 'yes',
+            '; '.join(dict.fromkeys(note or 'unexplained' for note in notes)),
+        ])  # fmt: skip
     return cells, unexplained
 
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from mmlightvit.analysis.benchmark import Case, make_step, sync
-from mmlightvit.analysis.counting import Count
+from mmlightvit.analysis.benchmark import Case, make_step
+from mmlightvit.analysis.counting import count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """One part of a backbone in Figure 5a.
+    """One part of a backbone.
 
     Attributes:
         name: ``'stem'`` or ``'stage 1'`` and so on.
@@ -41,13 +41,13 @@ class StageSpeed:
         return self.macs / self.seconds
 
 
-def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, float]:
-    """Median seconds of the stem and of each stage, numbered from 1, inside an eager forward pass.
+def measure_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> list[StageSpeed]:
+    """Speed of the stem and of each stage inside an eager forward pass.
 
     Args:
         backbone: A ``LightViT`` that is not compiled; it is moved and cast in place.
         case: Its device, dtype, batch and size are used.
-        rounds: Forward passes that are timed, >= 1, after two that are not.
+        rounds: Forward passes that are timed, >= 1, after two that are not; the median counts.
 
     Raises:
         UserError: The model is another one.
@@ -55,21 +55,22 @@ def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, 
     if not isinstance(backbone, LightViT):
         raise UserError(f'stages: expected a LightViT, got a {type(backbone).__name__}')
     case = replace(case, form='eager', mode='inference')
-    parts: dict[str, nn.Module] = {'stem': backbone.patch_embed}
-    parts.update({f'stage {i + 1}': stage for i, stage in enumerate(backbone.stages)})
+    counted = count(backbone, (case.height, case.width))
+    names = {'patch_embed': 'stem'} | {f'stages.{i}': f'stage {i + 1}' for i in range(len(backbone.stages))}
     starts: dict[str, float] = {}
-    times: dict[str, list[float]] = {name: [] for name in parts}
+    times: dict[str, list[float]] = {name: [] for name in names}
 
     def enter(name: str) -> None:
-        sync(case)
+        case.sync()
         starts[name] = time.perf_counter()
 
     def leave(name: str) -> None:
-        sync(case)
+        case.sync()
         times[name].append(time.perf_counter() - starts[name])
 
     handles = []
-    for name, part in parts.items():
+    for name in names:
+        part = backbone.get_submodule(name)
         handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
         handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
     try:
@@ -79,29 +80,9 @@ def time_stages(backbone: nn.Module, case: Case, rounds: int = 15) -> dict[str, 
     finally:
         for handle in handles:
             handle.remove()
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
-
-
-def measure_stages(
-    backbone: nn.Module, count: Count, prefix: str = '', batch: int = 1, device: str = 'cpu', rounds: int = 10
-) -> list[StageSpeed]:
-    """Speed of the stem and of each stage, counted at the size that is timed.
-
-    Args:
-        backbone: As in :func:`time_stages`.
-        count: Of the model, at the input size to time.
-        prefix: Name of the backbone within the counted model, with a dot, or empty.
-        batch: Images at once, >= 1.
-        device: A torch device.
-        rounds: As in :func:`time_stages`.
-    """
-    seconds = time_stages(
-        backbone, Case(device=device, batch=batch, height=count.shape[0], width=count.shape[1]), rounds
-    )
-    names = ['patch_embed', *(f'stages.{i}' for i in range(len(seconds) - 1))]
     return [
-        StageSpeed(part, count.module(prefix + name).macs, time / batch)
-        for name, (part, time) in zip(names, seconds.items())
+        StageSpeed(label, counted.module(name).macs, statistics.median(times[name][2:]) / case.batch)
+        for name, label in names.items()
     ]
 
 

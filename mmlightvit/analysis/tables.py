@@ -38,20 +38,12 @@ def render(headers: Sequence[str], rows: Sequence[Sequence[str]], form: str = 't
         return '\n'.join(lines) + '\n'
     if form != 'terminal':
         raise UserError(f'format: expected one of {", ".join(FORMATS)}, got {form!r}')
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify='left', box=box.SIMPLE_HEAD)
-    for header, right in zip(headers, align_right):
-        table.add_column(header, justify='right' if right else 'left', no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    buffer = io.StringIO()
-    # Wide enough for every cell: a narrow terminal wraps lines, but no number is cut off.
-    width = sum(max(len(cell) for cell in column) + 3 for column in zip(headers, *rows)) + 4
-    Console(file=buffer, width=width, highlight=False, color_system=None, markup=False).print(table)
-    return '\n'.join(line.rstrip() for line in buffer.getvalue().splitlines()) + '\n'
+    widths = [max(map(len, column)) for column in zip(headers, *rows)]
+    lines = [title] if title else []
+    for row in (headers, ['-' * width for width in widths], *rows):
+        cells = (cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, align_right))
+        lines.append('  '.join(cells).rstrip())
+    return '\n'.join(lines) + '\n'
 
 
 def giga(value: float, decimals: int = 3) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mmlightvit.analysis.benchmark import Timing
 from mmlightvit.analysis.paper import PaperRow, table_3
 from mmlightvit.analysis.stages import StageSpeed
 from mmlightvit.errors import UserError
@@ -43,7 +44,7 @@ def published_points() -> list[Point]:
 
 
 def _point(row: PaperRow) -> Point:
-    assert row.params is not None and row.top1 is not None and row.throughput is not None
+    assert row.params and row.top1 and row.throughput and row.block_type  # as every row of Table 3
     kind = 'ours' if row.name.startswith('LightViT') else row.block_type
     cost = dict(flops=float(row.flops), params=float(row.params), throughput=float(row.throughput))
     return Point(row.name, kind, row.top1, cost)
@@ -181,3 +182,25 @@ def plot_stages(parts: Sequence[StageSpeed], path: str | Path, title: str) -> No
         axes.set_ylim(0, max(values) * 1.12)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def plot_ratios(timings: Sequence[Timing], path: str | Path) -> None:
+    """Bars of a benchmark's median ratios with their intervals.
+
+    Args:
+        timings: What :func:`~mmlightvit.analysis.benchmark.compare` returned, of one case or several.
+        path: The picture; its ending says the format.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 + 0.45 * len(timings)), layout='constrained')
+    axes = figure.subplots()
+    for i, timing in enumerate(timings):
+        low, high = timing.interval
+        errors = [[max(timing.ratio - low, 0)], [max(high - timing.ratio, 0)]]
+        axes.barh(i, timing.ratio, xerr=errors, capsize=3, color=COLOURS['CNN'])
+    axes.set_yticks(range(len(timings)), [f'{t.name}\n{t.case}' for t in timings], fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_xlabel('speed over the first model of the case (median paired ratio, 95 % interval)')
+    figure.savefig(path, dpi=150)

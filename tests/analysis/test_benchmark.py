@@ -17,6 +17,7 @@ from torch import nn
 from variants import TEST_ARCH
 
 from mmlightvit.analysis import benchmark
+from mmlightvit.analysis.roofline import Machine, floor_line
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 
@@ -107,7 +108,7 @@ def test_interval_of_the_median():
 def test_one_model_in_another_form(monkeypatch):
     models = dict(reference=LightViT(TEST_ARCH), mmlightvit=LightViT(TEST_ARCH))
     compiled = []
-    monkeypatch.setattr(nn.Module, 'compile', lambda model, **kwargs: compiled.append((model, kwargs)))
+    monkeypatch.setattr(torch, 'compile', lambda model, **kwargs: compiled.append((model, kwargs)) or model)
     case = benchmark.Case(form='compiled', height=32, width=32)
     timings = benchmark.compare(models, case, 1, 0.0, forms=dict(reference='eager'), progress=False)
     assert [timing.case.form for timing in timings] == ['eager', 'compiled']
@@ -126,17 +127,17 @@ def test_cases_that_do_not_exist(wrong, message):
 
 
 def test_floor_is_the_slower_of_arithmetic_and_memory():
-    machine = benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e10)
+    machine = Machine(bytes_per_second=1e9, flops_per_second=1e10)
     assert machine.floor(macs=10**9, num_bytes=10**6) == pytest.approx(0.2)
     assert machine.floor(macs=10**3, num_bytes=10**9) == pytest.approx(1.0)
 
 
 def test_floor_counts_the_weights_once():
-    model, machine = LightViT(TEST_ARCH), benchmark.Machine(bytes_per_second=1e9, flops_per_second=1e18)
+    model, machine = LightViT(TEST_ARCH), Machine(bytes_per_second=1e9, flops_per_second=1e18)
     floors = {}
     for batch in (1, 3, 17):
         case = benchmark.Case(batch=batch, height=64, width=64)
-        line = benchmark.floor_line(model, benchmark.Timing('m', case, (1.0,), (1.0,), None), machine)
+        line = floor_line(model, benchmark.Timing('m', case, (1.0,), (1.0,), None), machine)
         floors[batch] = float(re.search(r'floor ([\d.]+) ms', line)[1])
     weights = 4e-6 * sum(p.numel() for p in model.parameters())  # ms at 1 GB/s
     per_image = (floors[17] - floors[1]) / 16

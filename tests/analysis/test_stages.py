@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 from variants import TEST_ARCH
 
+from mmlightvit.analysis.benchmark import Case
 from mmlightvit.analysis.counting import count
 from mmlightvit.analysis.stages import StageSpeed, measure_stages, stage_cells
 from mmlightvit.analysis.tables import render
@@ -19,10 +20,9 @@ from mmlightvit.models.backbones import LightViT
 
 def test_stages_are_timed_one_by_one():
     backbone = LightViT(TEST_ARCH)
-    result = count(backbone, (64, 64))
-    parts = measure_stages(backbone, result, batch=2, rounds=2)
+    parts = measure_stages(backbone, Case(batch=2, height=64, width=64), rounds=2)
     assert [part.name for part in parts] == ['stem', 'stage 1', 'stage 2', 'stage 3']
-    assert sum(part.macs for part in parts) == result.macs
+    assert sum(part.macs for part in parts) == count(backbone, (64, 64)).macs
     assert all(part.seconds > 0 and part.efficiency == pytest.approx(part.macs * part.throughput) for part in parts)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.modules())
 
@@ -34,4 +34,4 @@ def test_table():
 
 def test_another_model():
     with pytest.raises(UserError, match='stages: expected a LightViT, got a Conv2d'):
-        measure_stages(nn.Conv2d(3, 4, 1), count(nn.Conv2d(3, 4, 1)))
+        measure_stages(nn.Conv2d(3, 4, 1), Case())

@@ -74,7 +74,8 @@ def main() -> None:
     import torch
 
     from mmlightvit.analysis import benchmark
-    from mmlightvit.analysis.stages import time_stages
+    from mmlightvit.analysis.roofline import Machine, floor_line
+    from mmlightvit.analysis.stages import measure_stages
     from mmlightvit.analysis.tables import render
 
     if args.threads is not None:
@@ -97,13 +98,11 @@ def main() -> None:
         timings += measured
         lines += filter(None, [benchmark.speed_line(measured, 'mmlightvit')])
         ours = next(timing for timing in measured if timing.name == 'mmlightvit')
-        lines.append(benchmark.floor_line(build(args)[0]['mmlightvit'], ours, benchmark.Machine.measure(case)))
+        lines.append(floor_line(build(args)[0]['mmlightvit'], ours, Machine.measure(case)))
         if args.stages:
-            stages = time_stages(build(args)[1], case, args.rounds)
-            lines.append(
-                f'{case}: forward, eager: '
-                + ', '.join(f'{name} {1e3 * value:.2f} ms' for name, value in stages.items())
-            )
+            stages = measure_stages(build(args)[1], case, args.rounds)
+            parts = ', '.join(f'{stage.name} {1e3 * stage.seconds * case.batch:.2f} ms' for stage in stages)
+            lines.append(f'{case}: forward, eager: {parts}')
     headers, rows = benchmark.cells(timings)
     title = benchmark.environment(args.device)
     print(render(headers, rows, 'terminal', title), end='')
@@ -117,7 +116,9 @@ def main() -> None:
             f'{text}\n' + '\n'.join(f'- {line.strip()}' for line in [*lines, f'`{command}`']) + '\n'
         )
     if args.plot:
-        benchmark.plot(timings, args.plot)
+        from mmlightvit.visualization.plots import plot_ratios
+
+        plot_ratios(timings, args.plot)
 
 
 def parse_images(args: argparse.Namespace) -> list[tuple[int, int, int]]:
@@ -147,7 +148,7 @@ def build(args: argparse.Namespace) -> tuple[dict, 'object']:
     backbone = LightViT(args.model, **kwargs)
     tail = []
     if classifier:
-        from mmlightvit.models.heads import LightViTHead
+        from mmlightvit.models.heads.lightvit_head import LightViTHead
 
         tail = [LightViTHead(1000, backbone.embed_dims[-1])]
     models = {}

@@ -37,12 +37,12 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.analysis.benchmark import environment
-    from mmlightvit.analysis.counting import count
+    from mmlightvit.analysis.benchmark import Case, environment
+    from mmlightvit.analysis.counting import DEFAULT_SHAPES
     from mmlightvit.analysis.stages import measure_stages, stage_cells
     from mmlightvit.analysis.tables import render
     from mmlightvit.cli.config import load_config
-    from mmlightvit.toolboxes import build_model
+    from mmlightvit.toolboxes import build_model, task_of
     from mmlightvit.visualization.plots import plot_stages
 
     for name in ('batch_size', 'runs'):
@@ -50,9 +50,9 @@ def main() -> None:
             raise UserError(f'--{name.replace("_", "-")}: expected a number >= 1, got {getattr(args, name)}')
     cfg = load_config(args.config)
     model = build_model(cfg)
-    result = count(model, args.shape)
-    parts = measure_stages(model.backbone, result, 'backbone.', args.batch_size, args.device, args.runs)
-    height, width = result.shape
+    height, width = args.shape or DEFAULT_SHAPES[task_of(model)]
+    case = Case(device=args.device, batch=args.batch_size, height=height, width=width)
+    parts = measure_stages(model.backbone, case, args.runs)
     title = f'{Path(args.config).stem}, {args.batch_size} x {height} x {width}, float32\n{environment(args.device)}'
     plot_stages(parts, args.out, title)
     args.out.with_suffix('.csv').write_text(render(*stage_cells(parts), 'csv'))
