@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from mmlightvit.analysis.shapes import Run, blank_image
 from mmlightvit.errors import UserError
 from mmlightvit.models.layers.attention import AggregatedAttention
+from mmlightvit.models.layers.windows import missing
 from mmlightvit.toolboxes import build_model, task_of
 
 #: Input of each task when none is given, (height, width).
@@ -133,7 +134,7 @@ class Count(Row):
         Args:
             depth: Levels below the model, >= 0.
         """
-        levels = ((row, row.name.count('.') + 1 if row.name else 0) for row in self.modules.values())
+        levels = ((row, len(row.name.split('.')) if row.name else 0) for row in self.modules.values())
         return [row for row, level in levels if level <= depth and (row.params or row.bytes or not level)]
 
 
@@ -244,20 +245,16 @@ def _note_conventions(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
 
     def attention(module: Any, args: Any) -> None:
         x, grid = args[:2]
-        B, _, C = x.shape
-        L, A = grid.num_tokens, module.window**2
-        T = x.shape[1] - L
-        padded = grid.to_windows(x[:, :L]).numel() // (B * C)
+        B, M, C = x.shape
+        A, L, T = module.window**2, grid.num_tokens, M - grid.num_tokens
+        padded = math.prod(side + missing(side, module.window) for side in (grid.height, grid.width))
         # Published: padding stays out of Eq. 2 and 3.
         ledger.book(published=-2 * B * T * (padded - L) * 2 * C)
         # Paper: a window's matrix products count as N * C * 2 instead of N * A * C * 2; kv_global does not count.
         ledger.book(imagenet=B * padded * C * 2 * (1 - A) - B * T * C * 2 * C)
 
-    handles = [
-        module.register_forward_pre_hook(attention)
-        for module in model.modules()
-        if isinstance(module, AggregatedAttention) and module.window is not None
-    ]
+    attentions = (m for m in model.modules() if isinstance(m, AggregatedAttention) and m.window is not None)
+    handles = [module.register_forward_pre_hook(attention) for module in attentions]
     try:
         yield
     finally:
