@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -25,14 +26,16 @@ class Machine:
     flops_per_second: float
 
     @classmethod
-    def measure(cls, case: Case) -> Machine:
-        """Measure with the case's device and dtype: the best of ten."""
-        large = torch.device(case.device).type == 'cuda'
-        source = torch.ones((1 << 28 if large else 1 << 25), device=case.device)
-        target, side = torch.empty_like(source), 8192 if large else 1536
-        a = torch.randn(side, side, device=case.device, dtype=DTYPES[case.dtype])
-        copying = min(time_of(lambda: target.copy_(source), case) for _ in range(10))
-        product = min(time_of(lambda: a @ a, case) for _ in range(10))
+    @functools.cache
+    def measure(cls, device: str, dtype: str) -> Machine:
+        """Measure once with a device and type, named as in a case: the best of five."""
+        case = Case(device=device, dtype=dtype)
+        large = torch.device(device).type == 'cuda'
+        source = torch.ones((1 << 28 if large else 1 << 25), device=device)
+        target, side = torch.empty_like(source), 8192 if large else 1024
+        a = torch.randn(side, side, device=device, dtype=DTYPES[dtype])
+        copying = min(time_of(lambda: target.copy_(source), case) for _ in range(5))
+        product = min(time_of(lambda: a @ a, case) for _ in range(5))
         return cls(2 * source.numel() * source.element_size() / copying, 2 * side**3 / product)
 
     def floor(self, macs: int, num_bytes: int) -> float:
