@@ -48,6 +48,7 @@ HOOKS = _root.Registry(
     locations=[
         f'{_D}.checkpoint_hook',
         f'{_D}.data_guard',
+        f'{_D}.early_stopping',
         'mmlightvit.deploy.compile',
         'mmlightvit.inference.model_folder_hook',
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,13 +72,19 @@ def load_config(path: str) -> Config:
     return cfg
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_config(args: argparse.Namespace, first: Callable[[Config], None] | None = None) -> Config:
     """The config of :func:`~mmlightvit.cli.arguments.add_config_arguments`, with its options applied.
+
+    Args:
+        args: The command's arguments.
+        first: Changes the config before the options do.
 
     Raises:
         UserError: It cannot be read, or an option does not fit it.
     """
     cfg = load_config(args.config)
+    if first is not None:
+        first(cfg)
     if args.data_root is not None:
         from mmlightvit.data.data_root import move_data_root
 
@@ -89,15 +96,19 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def read_run_config(args: argparse.Namespace) -> Config:
+def read_run_config(args: argparse.Namespace, first: Callable[[Config], None] | None = None) -> Config:
     """The config of a command with :func:`~mmlightvit.cli.arguments.add_run_arguments`, with its options applied.
+
+    Args:
+        args: The command's arguments.
+        first: Changes the config before the options do.
 
     Raises:
         UserError: It cannot be read, or an option does not fit it.
     """
     from mmlightvit.cli import options
 
-    cfg = read_config(args)
+    cfg = read_config(args, first)
     options.drop_idle_workers(cfg)
     if args.compile is not None:
         options.use_compile(cfg, args.compile)

@@ -144,7 +144,8 @@ def _print_import(done: Imported) -> None:
     source = folder.info['source']
     print(f'{source["path"]} ({source["format"]}) -> {folder.path}: {folder.task}, {len(folder.classes)} classes')
     for split, item in folder.info['splits'].items():
-        print(f'  {split:<6} {item["pictures"]:>7} pictures' + (f' {item["objects"]:>8} objects' * ('objects' in item)))
+        objects = f' {item["objects"]:>8} objects' if 'objects' in item else ''
+        print(f'  {split:<6} {item["pictures"]:>7} pictures{objects}')
     for note in done.labels.notes:
         print(f'note: {note}')
     for reason, count in Counter(loss.reason for loss in lost).most_common():

@@ -41,16 +41,17 @@ def check_training(cfg: Config) -> None:
     """
     check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
     check_vis_backends(cfg)
+    check_top_k(cfg)
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
     for split in ('train', 'val'):
         check_data(cfg, split)
-    if not _goes_on(cfg):
+    if not goes_on(cfg):
         check_initial_weights(cfg)
 
 
-def _goes_on(cfg: Config) -> bool:
+def goes_on(cfg: Config) -> bool:
     """Whether there is a checkpoint to resume from, so that the runner reads no initial weights."""
     if not cfg.get('resume'):
         return False
@@ -105,6 +106,22 @@ def check_vis_backends(cfg: Config) -> None:
             raise UserError(
                 f'visualizer.vis_backends has {name}, which needs {package}: pip install {package}, or leave it out'
             )
+
+
+def check_top_k(cfg: Config) -> None:
+    """No accuracy is asked for among more classes than there are.
+
+    Raises:
+        UserError: One is.
+    """
+    head = (cfg.get('model') or {}).get('head') or {}
+    classes = head.get('num_classes')
+    asked = {'model.head.topk': head.get('topk')}
+    asked |= {f'{entry.key}.topk': entry.cfg.get('topk') for entry in evaluators(cfg, 'val')}
+    for key, topk in asked.items():
+        most = max(topk) if isinstance(topk, (list, tuple)) and topk else topk
+        if isinstance(most, int) and isinstance(classes, int) and most > classes:
+            raise UserError(f'{key}={topk} with {classes} classes: use --cfg-options "{key}=(1,)"')
 
 
 def check_initial_weights(cfg: Config) -> None:

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from collections import deque
+from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.runner import Runner
 
-from mmlightvit.durable.find import LAST_CHECKPOINT
-from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.durable.find import BEST_LINK, LAST_CHECKPOINT, LAST_LINK
+from mmlightvit.durable.safe_loading.atomic import TEMPORARY_SUFFIX, atomic_write
+from mmlightvit.durable.scores import absent, score_of
 from mmlightvit.registry import HOOKS
 
 
@@ -19,7 +24,9 @@ from mmlightvit.registry import HOOKS
 class CheckpointHook(_CheckpointHook):
     """MMEngine's checkpoint hook, with its arguments; an old checkpoint goes only when the new one is on disk.
 
-    ``last_checkpoint`` names the file relative to the work directory, so that it can be moved.
+    ``last_checkpoint`` names the file relative to the work directory, so that it can be moved. Beside the checkpoints,
+    ``last.pth`` and ``best.pth`` are links to the last one and to the best, of the first metric if there are several.
+    A metric that the validation has not, or that is undefined, gives no best checkpoint, and a warning.
 
     Source: :class:`mmengine.hooks.CheckpointHook`, which removes first and writes then.
     """
@@ -28,6 +35,10 @@ class CheckpointHook(_CheckpointHook):
     best_ckpt_path: str | None
     best_ckpt_path_dict: dict[str, str | None]
     keep_ckpt_ids: deque[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._warned: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -86,6 +97,7 @@ class CheckpointHook(_CheckpointHook):
             relative = os.path.relpath(self.last_ckpt, runner.work_dir) if '://' not in self.last_ckpt else None
             note = relative if relative and not relative.startswith('..') else self.last_ckpt
             atomic_write(os.path.join(runner.work_dir, LAST_CHECKPOINT), lambda file: file.write(note.encode()))
+            link(self.last_ckpt, LAST_LINK)
         if interrupted is not None and interrupted != name:
             if not name.startswith('interrupted_'):
                 runner.message_hub.pop_info('interrupted_ckpt')
@@ -115,10 +127,16 @@ class CheckpointHook(_CheckpointHook):
         single = len(self.key_indicators) == 1
         replaced: list[str | None] = []
         for key, rule in zip(self.key_indicators, self.rules):
+            if key not in metrics:
+                self._warn_once(runner, absent(metrics, key, 'default_hooks.checkpoint.save_best'))
+                continue
+            score = score_of(metrics, key)
+            if math.isnan(score):
+                self._warn_once(runner, f'{key} is undefined on this validation set: no best checkpoint by it')
+                continue
             score_info, path_info = ('best_score', 'best_ckpt') if single else (f'best_score_{key}', f'best_ckpt_{key}')
             best = runner.message_hub.runtime_info.get(score_info, self.init_value_map[rule])
-            score = metrics[key]
-            if score is None or not self.is_better_than[key](score, best):
+            if not self.is_better_than[key](score, best):
                 continue
             previous = self.best_ckpt_path if single else self.best_ckpt_path_dict[key]
             name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
@@ -135,6 +153,8 @@ class CheckpointHook(_CheckpointHook):
                 by_epoch=False,
                 backend_args=self.backend_args,
             )
+            if is_main_process() and key == self.key_indicators[0]:
+                link(path, BEST_LINK)
             if single:
                 self.best_ckpt_path = path
             else:
@@ -149,3 +169,22 @@ class CheckpointHook(_CheckpointHook):
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter, validated=True))
         for previous in replaced:
             self._remove(previous)
+
+    def _warn_once(self, runner: Runner, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            runner.logger.warning(message)
+
+
+def link(checkpoint: str, name: str) -> None:
+    """Let ``name``, beside a checkpoint, be that checkpoint: a link, or a copy where the file system has no links."""
+    target = Path(checkpoint)
+    if '://' in checkpoint or not target.is_file():
+        return
+    place, new = target.with_name(name), target.with_name(f'.{name}{TEMPORARY_SUFFIX}')
+    new.unlink(missing_ok=True)
+    try:
+        new.symlink_to(target.name)
+    except OSError:
+        shutil.copyfile(target, new)
+    os.replace(new, place)

@@ -14,6 +14,8 @@ from mmlightvit.durable.seal import DamagedCheckpoint, read_seal, require_plain_
 
 #: The note beside the checkpoints that names the last one.
 LAST_CHECKPOINT = 'last_checkpoint'
+#: Links to the last checkpoint and to the best one, for people and programs; no checkpoints of their own.
+LAST_LINK, BEST_LINK = 'last.pth', 'best.pth'
 _STOCK_NAME = re.compile(r'(?:interrupted_)?(?:epoch|iter)_(\d+)\.pth')
 
 
@@ -73,6 +75,8 @@ def find_candidates(directory: str | os.PathLike) -> tuple[list[Path], list[str]
     foreign: list[tuple[int, float, Path]] = []
     skipped: list[str] = []
     for path in sorted(Path(directory).glob('*.pth')):
+        if path.name in (LAST_LINK, BEST_LINK):
+            continue
         try:
             seal = read_seal(path)
             if seal is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -151,3 +152,65 @@ def require_same_run(
         f'The run is resumed with another split over processes ({changes}): {same_images}. Sums are rounded otherwise, '
         'so it will not repeat the uninterrupted run bit for bit.'
     )
+
+
+#: What a schedule counts or derives, which are no settings.
+_NO_SETTINGS = {'last_step', '_global_step', 'verbose', '_last_value', 'param_name', 'base_values', 'total_iters'}
+_WARM_UP = ('Linear', 'Constant')
+
+
+def overruled(wrapper: Any, schedules: Any, checkpoint: Mapping[str, Any]) -> list[str]:
+    """The settings of the config that the checkpoint replaces, each as ``name: the checkpoint's, not the config's``.
+
+    Args:
+        wrapper: The optimizer wrapper, built and not yet resumed.
+        schedules: The parameter schedulers, a list; other forms are not compared.
+        checkpoint: What is resumed from.
+    """
+    found: dict[str, None] = {}
+    saved = checkpoint['optimizer'].get('param_groups')
+    for ours, theirs in zip(getattr(wrapper, 'param_groups', None) or (), saved or ()):
+        for key, value in ours.items():
+            # With a schedule, `lr` has moved on, and what it began with is `initial_lr`.
+            is_setting = key != 'params' and not (key == 'lr' and 'initial_lr' in ours)
+            if is_setting and key in theirs and theirs[key] != value:
+                name = key.removeprefix('initial_')
+                found.setdefault(f'optim_wrapper.optimizer.{name}: {theirs[key]}, not {value}')
+    states = checkpoint.get('param_schedulers')
+    if not isinstance(states, list) or not isinstance(schedules, list):
+        return list(found)
+    if len(states) != len(schedules):
+        found.setdefault(f'param_scheduler: {len(states)} schedules, not {len(schedules)}')
+    for number, (schedule, theirs) in enumerate(zip(schedules, states)):
+        for key, value in schedule.state_dict().items():
+            if key not in _NO_SETTINGS and key in theirs and theirs[key] != value:
+                was, now = (list(item) if isinstance(item, Counter) else item for item in (theirs[key], value))
+                found.setdefault(f'param_scheduler.{number}.{key}: {was}, not {now}')
+    return list(found)
+
+
+def require_schedule(checkpoint: Mapping[str, Any], length: int, batches: int | None, schedules: Any) -> None:
+    """Refuse to go on longer than the run was meant to be, where its schedule ends with it.
+
+    Args:
+        checkpoint: What is resumed from; its schedules go on, not the config's.
+        length: Epochs of the run now, or iterations.
+        batches: Batches of an epoch; None where the run counts iterations.
+        schedules: The parameter schedulers.
+
+    Raises:
+        AllRanksError: The rest would be trained at the rate that the schedule has ended with.
+    """
+    was, states = checkpoint['meta'].get('length_of_run'), checkpoint.get('param_schedulers')
+    if was is None or length <= was or not isinstance(states, list) or not isinstance(schedules, list):
+        return
+    for schedule, state in zip(schedules, states):
+        kind = type(schedule).__name__
+        end = state['end'] / (batches if batches and not schedule.by_epoch else 1)
+        if end < length and not kind.startswith(_WARM_UP):
+            setting, unit = ('max_iters', 'iterations') if batches is None else ('max_epochs', 'epochs')
+            raise AllRanksError(
+                f'cannot resume to {length} {unit}: the checkpoint goes on with its own {kind}, which ends after '
+                f'{end:.10g}, and the rest would be trained at the rate it has ended with. Resume with '
+                f'train_cfg.{setting}={was}, or start a new run from the weights, with load_from=FILE and no --resume'
+            )

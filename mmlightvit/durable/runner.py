@@ -34,7 +34,15 @@ from torch.utils.data import BatchSampler
 
 from mmlightvit.durable import signals
 from mmlightvit.durable.find import checkpoint_dir, remove_strays
-from mmlightvit.durable.resume import Choice, ResumeRequest, RunShape, choose_checkpoint, require_same_run
+from mmlightvit.durable.resume import (
+    Choice,
+    ResumeRequest,
+    RunShape,
+    choose_checkpoint,
+    overruled,
+    require_same_run,
+    require_schedule,
+)
 from mmlightvit.durable.safe_loading import install as safe_loading
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.samplers import ResumableBatchSampler
@@ -205,6 +213,15 @@ class Runner(StockRunner):
             self._resume_path = filename
             self._resume_checkpoint = read_checkpoint(filename, map_location='cpu')
         self._require_same_run(self._resume_checkpoint['meta'])
+        by_epoch, length = self._length_of_run()
+        batches = len(self.train_dataloader) if by_epoch else None
+        require_schedule(self._resume_checkpoint, length, batches, self.param_schedulers)
+        replaced = overruled(self.optim_wrapper, self.param_schedulers, self._resume_checkpoint)
+        if replaced:
+            self.logger.warning(
+                f"The run goes on with settings of its checkpoint in the place of the config's: {'; '.join(replaced)}. "
+                "To train with the config's, start a new run from the weights: load_from=FILE, without --resume."
+            )
         self.resumed_meta = {key: value for key, value in self._resume_checkpoint['meta'].items() if key != 'cfg'}
         if self._resume_request.same_run:
             # The same run goes on. One that is resumed from a file of the user's choice leaves newer ones behind, and
@@ -231,6 +248,12 @@ class Runner(StockRunner):
             samples=len(loader.dataset),
             batches=len(loader),
         )
+
+    def _length_of_run(self) -> tuple[bool, int]:
+        """Whether epochs are counted, and how many of them, or iterations, the run has."""
+        loop: Any = self.train_loop
+        by_epoch = isinstance(loop, StockEpochBasedTrainLoop)
+        return by_epoch, loop.max_epochs if by_epoch else loop.max_iters
 
     def _require_same_run(self, meta: dict) -> None:
         sampler = self.train_dataloader.batch_sampler
@@ -351,6 +374,7 @@ class Runner(StockRunner):
             time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
             mmengine_version=mmengine.__version__ + get_git_hash(),
             shape_of_run=self._shape_of_run(),
+            length_of_run=self._length_of_run()[1],
         )
         if hasattr(self.train_dataloader.dataset, 'metainfo'):
             meta['dataset_meta'] = self.train_dataloader.dataset.metainfo

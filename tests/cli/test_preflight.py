@@ -121,14 +121,22 @@ def test_resume_reads_no_initial_weights(coco, tmp_path):
     (tmp_path / 'epoch_3.pth').touch()
     resumed = _train(*coco, '--resume', str(tmp_path / 'epoch_3.pth'), '--cfg-options', f'{WEIGHTS}=/no/weights.ckpt')
     assert (resumed.resume, resumed.load_from) == (True, str(tmp_path / 'epoch_3.pth'))
-    assert (_train(*coco, '--resume').load_from, _train(*coco, '--resume').resume) == (None, True)
+    work_dir = ['--work-dir', str(tmp_path)]
+    assert (_train(*coco, *work_dir, '--resume').load_from, _train(*coco, *work_dir, '--resume').resume) == (None, True)
+
+
+def test_resume_needs_something_to_go_on_from(coco, tmp_path):
+    with pytest.raises(UserError, match=rf'no checkpoint in {tmp_path}/typo to go on from.*--resume auto'):
+        _train(*coco, '--work-dir', str(tmp_path / 'typo'), '--resume')
+    missing = [f'{WEIGHTS[: -len(".checkpoint")]}=None']
+    assert _train(*coco, '--work-dir', str(tmp_path / 'typo'), '--resume', 'auto', '--cfg-options', *missing).resume
 
 
 def test_resume_without_a_checkpoint_needs_the_initial_weights(coco, tmp_path):
-    """A script that always passes --resume is told at its first start, and not at a later one."""
+    """A script that always passes --resume auto is told at its first start, and not at a later one."""
     missing = ['--cfg-options', f'{WEIGHTS}=/no/weights.ckpt']
     with pytest.raises(UserError, match=r'pretrained weights not found: /no/weights\.ckpt'):
-        _train(*coco, '--resume', *missing)
+        _train(*coco, '--resume', 'auto', *missing)
     out_dir = tmp_path / 'elsewhere' / 'run'
     out_dir.mkdir(parents=True)
     atomic_save(dict(optimizer={}), out_dir / 'epoch_1.pth', resumable=True)

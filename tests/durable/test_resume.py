@@ -338,3 +338,31 @@ def test_several_optimizers_are_saved_and_resumed(tmp_path):
     _run(tmp_path / 'cut', True, **_interrupted(7, 15, **several))
     code, resumed = _run(tmp_path / 'cut', True, resume=True, **several)
     assert (code, resumed) == (0, whole)
+
+
+def test_settings_that_the_checkpoint_overrules_are_named(tmp_path):
+    one_epoch = dict(train_cfg__max_epochs=1, log_level='WARNING')
+    code, result = _run(tmp_path / 'run', True, **one_epoch)
+    assert code == 0, result
+    words = 'settings of its checkpoint'
+    code, _ = _run(tmp_path / 'run', True, resume=True, **one_epoch)
+    assert code == 0
+    assert words not in (tmp_path / 'run' / 'out').read_text()
+    changes = dict(param_scheduler__1__end=9, optim_wrapper__optimizer__lr=0.5, optim_wrapper__optimizer__eps=1e-4)
+    code, _ = _run(tmp_path / 'run', True, resume=True, **one_epoch, **changes)
+    assert code == 0
+    (told,) = [line for line in (tmp_path / 'run' / 'out').read_text().splitlines() if words in line]
+    for part in ('optimizer.lr: 0.01, not 0.5', 'eps: 1e-08, not 0.0001', '1.end: 3, not 9', 'load_from=FILE'):
+        assert part in told
+
+
+def test_more_epochs_need_a_schedule_that_reaches_them(tmp_path):
+    code, result = _run(tmp_path / 'run', True)
+    assert code == 0, result
+    code, result = _run(tmp_path / 'run', True, resume=True, train_cfg__max_epochs=5, param_scheduler__1__end=5)
+    assert code == 1
+    told = (tmp_path / 'run' / 'out').read_text()
+    assert (
+        'cannot resume to 5 epochs: the checkpoint goes on with its own CosineAnnealingLR, which ends after 3' in told
+    )
+    assert 'train_cfg.max_epochs=3, or start a new run' in told

@@ -1,0 +1,298 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The config of a prepared folder with another model, another start, balanced classes, and other numbers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmlightvit.cli.arguments import nearest
+from mmlightvit.cli.config import load_config
+from mmlightvit.config_paths import configs_folder
+from mmlightvit.data.folder import DatasetFolder
+from mmlightvit.errors import UserError
+
+_IGNORED = 255  # in label maps
+
+
+def use_model(cfg: Config, name: str, folder: DatasetFolder) -> None:
+    """Take the model of another config, for the folder's classes; data, pipelines and schedule stay the folder's.
+
+    Args:
+        cfg: The folder's config, changed in place.
+        name: A config of this project by its name, or any config file.
+        folder: The prepared folder.
+
+    Raises:
+        UserError: There is no such config, or its model is for another task.
+    """
+    known = {path.stem: path for path in configs_folder().glob('*.py')}
+    path = known.get(name.removesuffix('.py')) or Path(name).expanduser()
+    if not path.is_file():
+        hint = nearest(name, known)
+        raise UserError(
+            f'--model {name}: no config of that name{f"; nearest: {hint}" if hint else ""}; they are in '
+            f'{configs_folder()}'
+        )
+    other = load_config(str(path))
+    if other.default_scope != cfg.default_scope or _has_masks(other.model) != _has_masks(cfg.model):
+        raise UserError(f'--model {name} is not for {folder.task}, the task of {folder.path}')
+    model = other.model
+    for head in _dicts(model):
+        if 'num_classes' in head:
+            head['num_classes'] = len(folder.classes)
+    if folder.task == 'classification':
+        model.head.topk = cfg.model.head.topk
+        arch = model.backbone.get('arch')
+        start = load_config_part('lightvit').get(f'lightvit_{arch}')
+        if start is not None:  # pre-training begins at random; fine-tuning where that has ended
+            model.backbone.init_cfg = start.init_cfg
+    cfg.model = model
+
+
+def load_config_part(name: str) -> Config:
+    """A base of the configs, by its name."""
+    return Config.fromfile(configs_folder() / '_base_' / f'{name}.py')
+
+
+def use_fold(cfg: Config, folder: DatasetFolder) -> None:
+    """Train and validate on the files of a fold."""
+    cfg.train_dataloader.dataset.ann_file = str(folder.file_of('train'))
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.ann_file = str(folder.file_of('val'))
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        if 'ann_file' in evaluator:
+            evaluator.ann_file = str(folder.file_of('val'))
+
+
+def start_from(cfg: Config, source: str) -> None:
+    """Start from the weights of a model, or, with ``none``, from none.
+
+    A classifier gives its backbone, any other model everything.
+
+    Raises:
+        UserError: There is no such model, or its weights are not here.
+    """
+    from mmlightvit.checkpoint import zoo
+
+    backbone = cfg.model.backbone
+    if source.lower() == 'none':
+        backbone.init_cfg = None
+        if backbone.get('norm_eval'):
+            backbone.norm_eval = False  # its statistics would be those of no training
+        return
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = [*path.glob('model.safetensors'), *path.glob('model/model.safetensors'), *path.glob('best.pth')]
+        if not found:
+            raise UserError(f'--from {source}: there is no model.safetensors and no best.pth in it')
+        cfg.load_from = str(found[0])
+    elif path.is_file():
+        cfg.load_from = str(path)
+    else:
+        entry = next((entry for entry in zoo.entries() if entry.name == source), None)
+        if entry is None or entry.address is None:
+            hint = nearest(source, [entry.name for entry in zoo.entries() if entry.address])
+            raise UserError(
+                f'--from {source}: no file, no folder, and no model with published weights'
+                f'{f"; nearest: {hint}" if hint else ""}; see mmlightvit models'
+            )
+        if entry.task == 'classification':
+            backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=entry.address)
+        else:
+            cfg.load_from = entry.address
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+def use_epochs(cfg: Config, epochs: int, pictures: int | None, processes: int) -> None:
+    """Train for some epochs, with the schedule stretched to them; validate after each where iterations are counted.
+
+    Args:
+        cfg: The config, changed in place.
+        epochs: Passes over the training set.
+        pictures: Of the training set; None if unknown.
+        processes: Of the job.
+
+    Raises:
+        UserError: The config counts iterations, and the size of the training set is unknown.
+    """
+    if epochs < 1:
+        raise UserError(f'--epochs expects a number of at least 1, got {epochs}')
+    loop = cfg.train_cfg
+    if loop.get('max_epochs') is not None:
+        _stretch(cfg, epochs, loop.max_epochs, by_epoch=True)
+        loop.max_epochs = epochs
+        return
+    if pictures is None:
+        raise UserError('--epochs: this config counts iterations; use --cfg-options train_cfg.max_iters=N')
+    length = max(1, math.ceil(pictures / (cfg.train_dataloader.batch_size * processes)))
+    _stretch(cfg, epochs * length, loop.max_iters, by_epoch=False)
+    loop.max_iters = epochs * length
+    loop.val_interval = cfg.default_hooks.checkpoint.interval = length
+
+
+def _stretch(cfg: Config, new: int, old: int, *, by_epoch: bool) -> None:
+    schedules = cfg.get('param_scheduler') or []
+    for item in schedules if isinstance(schedules, (list, tuple)) else [schedules]:
+        if item.get('by_epoch', True) == by_epoch:
+            for key in ('begin', 'end', 'T_max'):
+                if isinstance(item.get(key), int) and item[key] <= old:
+                    item[key] = round(item[key] * new / old)
+            if item.get('end') is not None and item['end'] <= item.get('begin', 0):
+                item['end'] = item.get('begin', 0) + 1
+            if item.get('milestones'):
+                item['milestones'] = [max(1, round(step * new / old)) for step in item['milestones']]
+
+
+def use_size(cfg: Config, size: int) -> None:
+    """Train and predict at another size: of the short side in detection and segmentation, of the square otherwise.
+
+    Raises:
+        UserError: It is too small, or the pipelines have no step that a size can be given to.
+    """
+    if size < 32:
+        raise UserError(f'--size expects at least 32 pixels, got {size}')
+    steps = [step for step in _dicts([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]) if 'type' in step]
+    steps += [step for step in _dicts(cfg.get('tta_pipeline') or []) if 'type' in step]
+    done = 0
+    for step in steps:
+        kind = str(step['type']).rsplit('.', 1)[-1]
+        scale = step.get('scale')
+        if kind in ('Resize', 'RandomResize') and isinstance(scale, (list, tuple)):
+            short = min(scale)
+            step['scale'] = tuple(round(side * size / short) for side in scale)
+        elif kind == 'RandomCrop' and cfg.default_scope == 'mmseg':
+            step['crop_size'] = (size, size)
+        elif kind == 'CenterCrop':
+            step['crop_size'] = size
+        elif kind == 'RandomResizedCrop':
+            step['scale'] = size
+        elif kind == 'ResizeEdge':
+            step['scale'] = round(step['scale'] * size / 224)
+        else:
+            continue
+        done += 1
+    if not done:
+        raise UserError('--size: no step of the pipelines has a size that it knows; change it in the config')
+    if cfg.default_scope == 'mmseg' and cfg.model.data_preprocessor.get('size') is not None:
+        cfg.model.data_preprocessor.size = (size, size)
+
+
+def use_workers(cfg: Config, workers: int) -> None:
+    """Let as many processes load the data of each data loader."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            loader.num_workers = workers
+            loader.persistent_workers = workers > 0
+
+
+def use_patience(cfg: Config, patience: int) -> None:
+    """Stop after some validations without progress of the metric that chooses the best checkpoint; 0: never.
+
+    Raises:
+        UserError: The config names no such metric.
+    """
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if not str(hook.get('type')).endswith('EarlyStoppingHook')]
+    if patience > 0:
+        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        monitor = checkpoint.get('save_best')
+        if not isinstance(monitor, str) or monitor == 'auto':
+            raise UserError('--patience needs default_hooks.checkpoint.save_best, the metric, and the config has none')
+        # COCO's metrics are shares, the others percents; both steps are half of the last digit that is logged.
+        min_delta = 0.0005 if monitor.startswith('coco/') else 0.05
+        hook = dict(type='mmlightvit.EarlyStoppingHook', monitor=monitor, patience=patience, min_delta=min_delta)
+        hooks.append(ConfigDict(hook, rule=checkpoint.get('rule') or 'greater'))
+    cfg.custom_hooks = hooks
+
+
+# -- balance ----------------------------------------------------------------------------------------------------------
+def balance(cfg: Config, folder: DatasetFolder, how: str) -> list[str]:
+    """Give rare classes more weight; what was done, a line per class.
+
+    Args:
+        cfg: The config, changed in place.
+        folder: The data.
+        how: ``'repeat'`` shows their pictures more often; ``'loss'`` weighs their errors more.
+
+    Raises:
+        UserError: The task has no such way.
+    """
+    if how == 'repeat':
+        if folder.task == 'segmentation':
+            raise UserError('--balance repeat is not for segmentation, whose pictures hold most classes; use loss')
+        shares = _picture_shares(folder)
+        present = sorted(share for share in shares if share)
+        middle = len(present) // 2
+        threshold = present[middle] if len(present) % 2 else (present[middle - 1] + present[middle]) / 2
+        loader = cfg.train_dataloader
+        loader.dataset = ConfigDict(type='ClassBalancedDataset', oversample_thr=threshold, dataset=loader.dataset)
+        factors = [max(1.0, math.sqrt(threshold / share)) if share else 0.0 for share in shares]
+        return [f'{name}: pictures x {factor:.2f}' for name, factor in zip(folder.classes, factors)]
+    heads = {'classification': ['head'], 'segmentation': ['decode_head', 'auxiliary_head']}.get(folder.task)
+    if heads is None:
+        raise UserError(f'--balance loss is for classification and segmentation, not for {folder.task}; use repeat')
+    shares = _picture_shares(folder) if folder.task == 'classification' else _pixel_shares(folder)
+    weights = [1 / math.log(1.1 + share) for share in shares]
+    mean = sum(weights) / len(weights)
+    weights = [round(weight / mean, 4) for weight in weights]
+    for head in _dicts([cfg.model[name] for name in heads if name in cfg.model]):
+        for key in ('loss', 'loss_decode'):
+            if isinstance(head.get(key), dict):
+                head[key]['class_weight'] = weights
+    return [f'{name}: loss x {weight:.2f}' for name, weight in zip(folder.classes, weights)]
+
+
+def _picture_shares(folder: DatasetFolder) -> list[float]:
+    """The share of the training pictures that have a class, of each class."""
+    pictures = folder.pictures('train')
+    names = [{picture.label} if picture.label else {item.label for item in picture.objects} for picture in pictures]
+    return [sum(name in found for found in names) / len(pictures) for name in folder.classes]
+
+
+def _pixel_shares(folder: DatasetFolder) -> list[float]:
+    """The share of the labelled training pixels, of each class."""
+    import numpy as np
+    from PIL import Image
+
+    counts = np.zeros(256, dtype=np.int64)
+    for picture in folder.pictures('train'):
+        assert picture.label_map is not None
+        with Image.open(picture.label_map) as image:
+            counts += np.bincount(np.asarray(image).ravel(), minlength=256)
+    counts[_IGNORED] = 0
+    return (counts[: len(folder.classes)] / max(1, counts.sum())).tolist()
+
+
+def choose_device(name: str) -> None:
+    """Let this process see one device only; before torch looks for them.
+
+    Raises:
+        UserError: It is none.
+    """
+    kind, _, number = name.partition(':')
+    if kind not in ('cpu', 'cuda') or (number and not number.isdecimal()) or (kind == 'cpu' and number):
+        raise UserError(f'--device {name}: expected cpu, cuda or cuda:N')
+    if kind == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    elif number:
+        os.environ['CUDA_VISIBLE_DEVICES'] = number
+
+
+def _has_masks(model: Any) -> bool:
+    return 'mask_head' in (model.get('roi_head') or {})
+
+
+def _dicts(value: Any) -> Iterator[dict]:
+    """Every dict inside a config, itself included."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from _dicts(item)
