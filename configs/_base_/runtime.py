@@ -17,6 +17,8 @@ default_hooks = dict(
         max_bad_share=0.05,
         annotation_check='mmlightvit.data.check:check_annotations',
     ),
+    # WORK_DIR/results.csv: a row for each validation.
+    results=dict(type='mmlightvit.ResultsHook'),
     # At the end, WORK_DIR/model/, which `mmlightvit predict` takes. See docs/predict.md.
     model_folder=dict(type='mmlightvit.ModelFolderHook'),
 )

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         'Train a model: detection, classification or segmentation. CONFIG is a config file, or a folder that '
         '`mmlightvit data import` has written, which is trained by the recipe of its task.',
         ['pets --epochs 24 --batch 4', 'configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco --amp'],
+        usage='%(prog)s CONFIG [options]',
     )
     add_config_arguments(parser)
     _add_folder_arguments(parser)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import signal
@@ -56,6 +57,7 @@ def _run(folder: Path, ranks: int = 1, killed_at: int = 0, monitor: str = 'score
             val_evaluator=dict(type=_Scripted, batches=5 if ranks == 1 else 2, killed_at=killed_at),
             train_dataloader__dataset__samples=14 if ranks == 1 else 12,
             custom_hooks=[dict(type='mmlightvit.EarlyStoppingHook', monitor=monitor, patience=3, min_delta=0.0005)],
+            default_hooks__results=dict(type='mmlightvit.ResultsHook'),
             launcher='none' if ranks == 1 else 'pytorch',
             log_level='INFO',
             **changes,
@@ -81,6 +83,11 @@ def test_a_run_killed_inside_the_patience_stops_at_the_same_validation(tmp_path:
     assert os.readlink(tmp_path / 'cut' / 'last.pth') == 'epoch_5.pth'
     assert find_newest(tmp_path / 'cut').path == tmp_path / 'cut' / 'epoch_5.pth'
     assert read_checkpoint(tmp_path / 'cut' / 'last.pth')['meta']['epoch'] == 5
+    # A row for each validation, none twice.
+    rows = list(csv.DictReader((tmp_path / 'cut' / 'results.csv').read_text().splitlines()))
+    assert [int(row['iter']) for row in rows] == [5, 10, 15, 20, 25]
+    assert [float(row['score']) for row in rows] == list(SCORES[:5])
+    assert all(float(row['loss']) > 0 and float(row['lr']) > 0 for row in rows)
     # Resumed once more, it has ended.
     (tmp_path / 'cut' / 'stopped_0').unlink()
     assert _run(tmp_path / 'cut', resume=True) == [0]
@@ -129,7 +136,7 @@ def _stopped_after(scores: list[float], monitor: str = 'coco/bbox_mAP', **kwargs
         ([0.4, 0.3, 0.2], 'less', None),
         ([0.4, 0.41, 0.41, 0.41], 'greater', 3),  # steps of min_delta are no progress
         ([-1, -1, 0.2], 'greater', 2),  # undefined
-        ([-1, 0.0, 0.0, 0.2], 'greater', 4),
+        ([-1, 0.0, 0.0, 0.0], 'greater', 4),
         ([math.nan, math.nan], 'greater', 2),
     ],
 )
