@@ -232,7 +232,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _report(runner: Runner, folder: DatasetFolder) -> None:
     """Write ``WORK_DIR/report`` and the thresholds that it has chosen; one that cannot be had is no failed training."""
-    from mmlightvit.cli.report import set_thresholds
+    from mmlightvit.cli.report import keep
     from mmlightvit.evaluation import packages
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
@@ -249,5 +249,5 @@ def _report(runner: Runner, folder: DatasetFolder) -> None:
         print(f'no report: {error}')
         return
     if 'thresholds' in metrics:
-        set_thresholds(model, metrics['thresholds'])
+        keep(model, metrics)
     print(f'how good it is, and where it fails: {out / "index.html"}')
