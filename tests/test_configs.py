@@ -153,9 +153,10 @@ def test_own_data_of_objects_warm_up_and_drop_within_their_epochs(task, mileston
 
 
 def test_the_new_head_of_the_docs(tmp_path):
-    (example,) = re.findall(r'```python\n(_base_ = .*?)```', (ROOT / 'docs' / 'configs.md').read_text(), re.DOTALL)
+    section = (ROOT / 'docs' / 'configs.md').read_text().partition('## A new head')[2]
+    (example,) = re.findall(r'```python\n(_base_ = .*?)```', section, re.DOTALL)
     (tmp_path / 'tiny.py').write_text(example.replace("'./", f"'{ROOT}/configs/"))
-    (small,) = re.findall(r'`(model = .*lightvit_small.*)`', (ROOT / 'docs' / 'configs.md').read_text())
+    (small,) = re.findall(r'`(model = .*lightvit_small.*)`', section)
     (tmp_path / 'small.py').write_text(f"_base_ = './tiny.py'\n{small}\n")
     for name, channels in (('tiny', [64, 128, 256]), ('small', [96, 192, 384])):
         model = build(Config.fromfile(tmp_path / f'{name}.py'))

@@ -103,7 +103,7 @@ def test_a_file_that_does_not_fit_stops_with_the_list_and_writes_nothing(tool, t
     state, listed = departures(golden.state_dict('cls_tiny'))[what]
     torch.save({'state_dict': state}, tmp_path / 'file.ckpt')
     (tmp_path / 'out.pth').write_bytes(b'kept')
-    code, out, error = tool(tmp_path / 'file.ckpt', tmp_path / 'out.pth')
+    code, out, error = tool(tmp_path / 'file.ckpt', tmp_path / 'out.pth', '--overwrite')
     assert code == 1
     assert error.startswith('error: ')
     assert error.count('\n') == 1
