@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
+from variants import TEST_ARCH
+
+from mmlightvit.models.backbones import lightvit
+
+# An option of the command line takes no dict, so the minute architecture has a name here.
+lightvit.ARCH_ZOO = MappingProxyType({**lightvit.ARCH_ZOO, 'test': TEST_ARCH})
 
 SMALL_BACKBONE = ['model.backbone.arch=test', 'model.backbone.drop_path_rate=0.0']
 NO_WORKERS = [
