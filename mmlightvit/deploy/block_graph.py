@@ -22,6 +22,8 @@ from torch import Tensor
 
 _HIDDEN = -1e30  # added to the score of a padded key
 _END = np.iinfo(np.int64).max
+#: The layers and the parts of their rows that make keys.
+_KEYS = {('attn.qkv', 1), ('attn.kv_global', 0)}
 
 
 def write_block(block: Any, num_tokens: int, x: ir.Value, real: ir.Value | None, name: str) -> tuple[Tape, ir.Value]:
@@ -69,21 +71,26 @@ class _BlockGraph:
         image = self.image_of(x) if self.has_tokens else x
         if self.real is not None:
             image = self.op('Mul', [image, self.real])  # padded tokens are zero before the projection
-        q, k, v = (self.heads(self.linear(image, 'attn.qkv', part)) for part in range(3))  # (B, N, P, D)
-        by_window = [0, N, -1, A, attn.qkv.in_features // N]
-        q_window, k_window, v_window = (self.reshape(part, by_window) for part in (q, k, v))
+        q, k, v = (self.linear(image, 'attn.qkv', part) for part in range(3))  # (B, P, C)
+        q, v = self.heads(q), self.heads(v)  # (B, N, P, D)
+        D = attn.qkv.in_features // N
+        k = self.op('Transpose', [self.reshape(k, [0, -1, A, N, D])], perm=[0, 3, 1, 4, 2])  # (B, N, W, D, A)
+        q_window, v_window = (self.reshape(part, [0, N, -1, A, D]) for part in (q, v))
         bias = self.weight('attn.position_bias', attn.position_bias().transpose(0, 1))  # (N, 1, A, A)
-        scores = self.op('Add', [self.op('MatMul', [q_window, self.transposed(k_window, rank=5)]), bias])
-        out = self.reshape(self.attend(scores, v_window), [0, N, -1, attn.qkv.in_features // N])  # Eq. 1
+        out = self.attend(self.op('Add', [self.op('MatMul', [q_window, k]), bias]), v_window)  # Eq. 1
+        out = self.reshape(out, [0, N, -1, D])
         if not self.has_tokens:
             return self.merge(out), None
-        q_global = self.heads(self.linear(self.tokens_of(x), 'attn.qkv', 0))  # (B, N, T, D)
-        scores = self.op('MatMul', [q_global, self.transposed(k)])
+        # The scores of Eq. 2 window by window, so that one transposed k serves: (B, N, W, T, A), then (B, N, T, P).
+        q_global = self.reshape(self.linear(self.tokens_of(x), 'attn.qkv', 0), [0, 1, self.num_tokens, N, D])
+        scores = self.op('MatMul', [self.op('Transpose', [q_global], perm=[0, 3, 1, 2, 4]), k])
+        scores = self.reshape(self.op('Transpose', [scores], perm=[0, 1, 3, 2, 4]), [0, N, self.num_tokens, -1])
         if self.real is not None:
             scores = self.op('Add', [scores, self.hiding(self.real)])
         tokens = self.merge(self.attend(scores, v))  # Eq. 2
-        k_global, v_global = (self.heads(self.linear(tokens, 'attn.kv_global', part)) for part in range(2))
-        broadcast = self.attend(self.op('MatMul', [q, self.transposed(k_global)]), v_global)  # Eq. 3
+        k_global, v_global = (self.linear(tokens, 'attn.kv_global', part) for part in range(2))
+        scores = self.op('MatMul', [q, self.heads(k_global, perm=[0, 2, 3, 1])])
+        broadcast = self.attend(scores, self.heads(v_global))  # Eq. 3
         return self.merge(self.op('Add', [out, broadcast])), tokens  # Eq. 4
 
     def gated(self, y: ir.Value) -> ir.Value:
@@ -111,30 +118,31 @@ class _BlockGraph:
         return self.op('LayerNormalization', [x, *weights], axis=-1, epsilon=layer.eps)
 
     def linear(self, x: ir.Value, name: str, part: int | None = None) -> ir.Value:
-        """A linear layer, or the ``part``-th C rows of one; queries come out scaled for all three attentions."""
-        layer = self.module.get_submodule(name)
+        """A linear layer, or the ``part``-th C rows of one.
+
+        Queries come out scaled for all three attentions, and keys without their bias, which adds the same to all of a
+        query's scores.
+        """
+        layer, is_key = self.module.get_submodule(name), (name, part) in _KEYS
         weight, bias = layer.weight.detach(), layer.bias.detach()
         if part is not None:
             C = layer.in_features
-            weight, bias = weight[part * C : (part + 1) * C], bias[part * C : (part + 1) * C]
             scale = (C // self.num_heads) ** -0.5 if name == 'attn.qkv' and part == 0 else 1.0
-            weight, bias, name = weight * scale, bias * scale, f'{name}.{part}'
+            weight, bias = (value[part * C : (part + 1) * C] * scale for value in (weight, bias))
+            name = f'{name}.{part}'
         y = self.op('MatMul', [x, self.weight(f'{name}.weight', weight.t())])
-        return self.op('Add', [y, self.weight(f'{name}.bias', bias)])
+        return y if is_key else self.op('Add', [y, self.weight(f'{name}.bias', bias)])
 
     def attend(self, scores: ir.Value, v: ir.Value) -> ir.Value:
         return self.op('MatMul', [self.op('Softmax', [scores], axis=-1), v])
 
-    def heads(self, x: ir.Value) -> ir.Value:
-        """(B, L, C) -> (B, N, L, D)."""
-        return self.op('Transpose', [self.reshape(x, [0, 0, self.num_heads, -1])], perm=[0, 2, 1, 3])
+    def heads(self, x: ir.Value, perm: Sequence[int] = (0, 2, 1, 3)) -> ir.Value:
+        """(B, L, C) -> (B, N, L, D), or another order of B, L, N, D."""
+        return self.op('Transpose', [self.reshape(x, [0, 0, self.num_heads, -1])], perm=perm)
 
     def merge(self, x: ir.Value) -> ir.Value:
         """(B, N, L, D) -> (B, L, C)."""
         return self.reshape(self.op('Transpose', [x], perm=[0, 2, 1, 3]), [0, 0, -1])
-
-    def transposed(self, x: ir.Value, rank: int = 4) -> ir.Value:
-        return self.op('Transpose', [x], perm=[*range(rank - 2), rank - 1, rank - 2])
 
     def image_of(self, x: ir.Value) -> ir.Value:
         """(B, P + T, C) -> (B, P, C)."""

@@ -1,0 +1,177 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""The forms of one model against each other: torch, compiled, and what exports give, in time, size and answers."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from mmlightvit.analysis.benchmark import bootstrap_interval
+from mmlightvit.deploy.compile import compile_blocks
+from mmlightvit.deploy.export import Plan, export
+from mmlightvit.deploy.graph import to_onnx
+from mmlightvit.deploy.runtime import load_exported, open_file
+from mmlightvit.deploy.verify import Tolerance, compare
+from mmlightvit.errors import UserError
+from mmlightvit.inference.preprocess import Prepared
+from mmlightvit.inference.torch_backend import TorchModel
+
+
+class Kind(NamedTuple):
+    """A form: how it is exported and opened; neither for torch itself."""
+
+    plan: Plan | None = None
+    device: str | None = None
+
+
+FORMS: Mapping[str, Kind] = {
+    'torch': Kind(),
+    'compiled': Kind(),
+    'onnx': Kind(Plan()),
+    'onnx-int8': Kind(Plan(int8=True)),
+    'openvino': Kind(Plan(), 'openvino:CPU'),
+    'openvino-fastest': Kind(Plan(), 'openvino:CPU:fastest'),
+    'pt2': Kind(Plan('pt2')),
+}
+#: The columns of the table.
+COLUMNS = (
+    'format', 'file_mb', 'metric', 'ms_median', 'ms_p5', 'ms_p95', 'images_per_s', 'cpu_ms', 'ratio_to_torch',
+    'ratio_low', 'ratio_high', 'cpu_ratio', 'max_error', 'status',
+)  # fmt: skip
+
+
+@dataclass
+class Form:
+    """One form, opened and timed.
+
+    Attributes:
+        name: Of the form.
+        run: Predicts for the pictures, all at once.
+        path: Its file, if it has one.
+        status: ``'ok'``, or why it could not be had.
+        max_error: Of its answers against torch's; None where they differ by more than any rounding explains.
+        seconds: Wall time of each round.
+        cpu_seconds: Processor time of each round, all threads together.
+    """
+
+    name: str
+    run: Callable[[], Any] | None = None
+    path: Path | None = None
+    status: str = 'ok'
+    max_error: float | None = None
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+    def row(self, reference: Form, batch: int, metric: float | None = None) -> dict[str, Any]:
+        """What stands in the table."""
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row |= {'format': self.name, 'status': self.status, 'max_error': self.max_error, 'metric': metric}
+        if self.path is not None:
+            row['file_mb'] = self.path.stat().st_size / 1e6
+        if not self.seconds:
+            return row
+        median = statistics.median(self.seconds)
+        low, high = np.quantile(self.seconds, [0.05, 0.95])
+        row |= {'ms_median': median * 1e3, 'ms_p5': low * 1e3, 'ms_p95': high * 1e3, 'images_per_s': batch / median}
+        row['cpu_ms'] = statistics.median(self.cpu_seconds) * 1e3
+        ratios = [a / b for a, b in zip(reference.seconds, self.seconds)]
+        if ratios:
+            row['ratio_to_torch'] = statistics.median(ratios)
+            row['ratio_low'], row['ratio_high'] = bootstrap_interval(ratios)
+            cpu_ratios = [a / b for a, b in zip(reference.cpu_seconds, self.cpu_seconds)]
+            row['cpu_ratio'] = statistics.median(cpu_ratios)
+        return row
+
+
+def open_forms(
+    model: TorchModel, names: Sequence[str], pictures: Sequence[Prepared], folder: Path, threads: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Form]:  # fmt: skip
+    """The forms of a model; one that cannot be had says why, and the others go on.
+
+    Args:
+        model: On the CPU.
+        names: Of :data:`FORMS`.
+        pictures: What is predicted for, of one size.
+        folder: For the files that are missing.
+        threads: Of each runtime.
+        say: Takes a line about what is being done.
+    """
+    torch.set_num_threads(threads)
+    want = model.run(pictures)
+    files: dict[Plan, Path] = {}
+    forms = []
+    for name in names:
+        kind = FORMS[name]
+        form = Form(name)
+        try:
+            opened: Any = model
+            if name == 'compiled':
+                opened = TorchModel(model.info, copy.deepcopy(model.module), model.device)
+                compile_blocks(opened.module)
+            elif kind.plan is not None:
+                if kind.plan not in files:
+                    path = folder / f'{name}{".pt2" if kind.plan.format == "pt2" else ".onnx"}'
+                    export(model, path, kind.plan, say=say)
+                    files[kind.plan] = path
+                form.path = files[kind.plan]
+                opened = load_exported(form.path, kind.device, threads)
+            form.run = lambda opened=opened: opened.run(pictures)
+            form.max_error = _error(want, form.run())
+        except (UserError, RuntimeError) as error:
+            form.status, form.run = str(error).splitlines()[0], None
+        forms.append(form)
+    return forms
+
+
+def _error(want: Sequence[Any], got: Sequence[Any]) -> float | None:
+    anything = Tolerance(logits=np.inf, score=0.1, iou=0.9, matched=0.0, pixels=0.0)
+    return max(compare(a, b, anything, 'here') for a, b in zip(want, got))
+
+
+def open_peer(name: str, batch: int, size: tuple[int, int], folder: Path, device: str | None, threads: int) -> Form:
+    """A model of timm, in torch, or exported in the same way; ``device`` is None for torch."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UserError('peers need timm: pip install timm') from None
+    module: nn.Module = timm.create_model(name, num_classes=1000).eval()
+    image = torch.randn(batch, 3, *size)
+    if device is None:
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return module(image)
+
+        return Form(name, run)
+    path = folder / f'{name}.onnx'
+    if not path.exists():
+        graph = to_onnx(module, (torch.randn(2, 3, *size),), [{0: 'batch'}], ['image'], ['logits'])
+        ir.save(graph, path)
+    engine, inputs = open_file(path, device, threads), {'image': image.numpy()}
+    return Form(name, lambda: engine.run(inputs), path)
+
+
+def take_turns(forms: Sequence[Form], rounds: int) -> None:
+    """Time forms round by round, in both directions, so that what slows the machine slows all of them."""
+    ready = [form for form in forms if form.run is not None]
+    for form in ready:
+        assert form.run is not None
+        form.run()
+    for turn in range(rounds):
+        for form in ready[:: 1 if turn % 2 else -1]:
+            assert form.run is not None
+            start, cpu_start = time.perf_counter(), time.process_time()
+            form.run()
+            form.seconds.append(time.perf_counter() - start)
+            form.cpu_seconds.append(time.process_time() - cpu_start)

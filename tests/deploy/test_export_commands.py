@@ -1,0 +1,87 @@
+# Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
+"""``mmlightvit export``, ``show`` and ``benchmark``, as they are typed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+
+import pytest
+
+from mmlightvit.analysis.forms import COLUMNS, Form, take_turns
+from mmlightvit.cli import main
+
+
+def test_show_prints_the_proof(exported, capsys):
+    path = str(exported('instance').path)
+    assert main(['show', path]) == 0
+    printed = capsys.readouterr().out
+    assert 'instance, MaskRCNN' in printed and 'class 0, class 1' in printed
+    assert 'verified at sizes' in printed and '480x640' in printed and 'objects' in printed
+    assert main(['show', path, '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['export']['format'] == 'onnx'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['show', 'nothing.onnx'], 'no exported file and no model folder: nothing.onnx'),
+        (['export', 'nothing.py', '--random'], 'nothing.py'),
+        (['benchmark', 'nothing.py', '--rounds', '0'], 'expected at least 1'),
+        (['benchmark', 'nothing.py', '--out', 'nowhere'], '--out nowhere is no folder'),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and message in error and error.count('\n') == 1
+
+
+def test_an_exported_file_is_not_exported_again(exported, capsys, tmp_path):
+    path = str(exported('classification').path)
+    assert main(['export', path, '--out', str(tmp_path / 'again.onnx')]) == 1
+    assert 'is an exported file' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_turns_and_their_ratios():
+    order = []
+
+    def step(name, seconds):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    forms = [
+        Form('torch', step('torch', 0.02)),
+        Form('fast', step('fast', 0.005)),
+        Form('none', status='it is missing'),
+    ]
+    take_turns(forms, 4)
+    assert order == ['torch', 'fast', 'fast', 'torch', 'torch', 'fast', 'fast', 'torch', 'torch', 'fast']
+    rows = [form.row(forms[0], batch=2) for form in forms]
+    assert [list(row) for row in rows] == [list(COLUMNS)] * 3
+    assert rows[0]['ratio_to_torch'] == 1.0 and 2 < rows[1]['ratio_to_torch'] < 6
+    assert rows[1]['ratio_low'] <= rows[1]['ratio_to_torch'] <= rows[1]['ratio_high']
+    assert rows[1]['images_per_s'] == pytest.approx(2e3 / rows[1]['ms_median'])
+    assert rows[2]['ms_median'] is None and rows[2]['status'] == 'it is missing'
+
+
+@pytest.mark.slow
+def test_from_a_config_to_a_table(tmp_path, capsys, repo):
+    config = str(repo / 'configs/lightvit_t_cifar10.py')
+    out = tmp_path / 'model.onnx'
+    assert main(['export', config, '--random', '--out', str(out)]) == 0
+    assert 'verified on generated pictures only' in capsys.readouterr().out and out.is_file()
+    assert main(['export', config, '--random', '--out', str(out)]) == 1
+    assert '--overwrite replaces it' in capsys.readouterr().err
+    options = ['--size', '32', '32', '--rounds', '3', '--out', str(tmp_path)]
+    assert main(['benchmark', config, '--random', '--formats', 'onnx', 'openvino', 'pt2', *options]) == 0
+    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
+    assert [row['format'] for row in rows] == ['torch', 'onnx', 'openvino', 'pt2']
+    assert all(float(row['max_error']) < 1e-4 and float(row['ms_median']) > 0 for row in rows)
+    assert len(json.loads((tmp_path / 'benchmark.json').read_text())['rows']) == 4
