@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,8 +37,8 @@ class _Head(nn.Module):
     def __init__(self, channels: int, hidden: int, num_classes: int, drop_rate: float) -> None:
         super().__init__()
         self.norm: nn.Module = nn.LayerNorm(channels, eps=1e-6)
-        self.proj = nn.Linear(channels, hidden)
-        self.proj_norm = nn.LayerNorm(hidden)
+        self.proj: nn.Module = nn.Linear(channels, hidden)
+        self.proj_norm: nn.Module = nn.LayerNorm(hidden)
         self.drop = nn.Dropout(drop_rate)
         self.fc = nn.Linear(hidden, num_classes) if num_classes else nn.Identity()
 
@@ -50,7 +51,7 @@ class TimmLightViT(nn.Module):
     """A LightViT classifier with timm's interface.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'`` or ``'test'``.
+        arch: ``'tiny'``, ``'small'`` or ``'base'``.
         num_classes: 0 for no classifier: the model then gives the pooled features.
         in_chans: Channels of the image.
         global_pool: ``'avg'``, the only pooling that the model has.
@@ -150,18 +151,18 @@ class TimmLightViT(nn.Module):
             x: Images.
             indices: Stages; a number n for the last n; None for all.
             norm: Of the last stage, take the tokens behind the head's norm.
-            stop_early: Accepted; stages behind the last one wanted cost little.
+            stop_early: Leave the stages behind the last one wanted undone; the last tokens are then those of that one.
             output_fmt: ``'NCHW'``, the only form.
             intermediates_only: Leave the last tokens out.
         """
         if output_fmt != 'NCHW':
             raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
-        take, _ = feature_take_indices(len(self.feature_info), _listed(indices))
-        stages = self.backbone(x)
+        take, last = feature_take_indices(len(self.feature_info), _listed(indices))
+        stages = (self._up_to(last) if stop_early else self.backbone)(x)
         maps = []
         for stage in take:
             tokens = stages[stage]
-            if norm and stage == len(stages) - 1:
+            if norm and stage == len(self.feature_info) - 1:
                 tokens = self.head.norm(tokens)
             height, width = (-(-side // self.feature_info[stage]['reduction']) for side in x.shape[-2:])
             image = tokens[:, self.num_global_tokens :]
@@ -171,13 +172,22 @@ class TimmLightViT(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Leave out the head where only intermediates are wanted; stages stay."""
-        take, _ = feature_take_indices(len(self.feature_info), _listed(indices))
+        """Leave out what the intermediates do not need: later stages, the head's norm, and the rest of the head."""
+        take, last = feature_take_indices(len(self.feature_info), _listed(indices))
+        self.backbone = self._up_to(last)
         if prune_norm:
             self.head.norm = nn.Identity()
         if prune_head:
+            self.head.proj, self.head.proj_norm = nn.Identity(), nn.Identity()
             self.reset_classifier(0)
         return take
+
+    def _up_to(self, last: int) -> LightViT:
+        """The backbone, with its parameters, up to a stage."""
+        shorter = copy.copy(self.backbone)
+        stages: Any = self.backbone.stages
+        shorter._modules = {**self.backbone._modules, 'stages': stages[: last + 1]}
+        return shorter
 
 
 def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:

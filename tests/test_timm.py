@@ -25,19 +25,33 @@ def image():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_default_cfg(name):
+    """The checks of every model's configuration, at the size that it names."""
     assert timm.is_model(name)
     assert name in timm.list_models('lightvit_*')
-    with torch.device('meta'):
-        model = timm.create_model(name)
-    cfg = model.default_cfg
-    state = model.state_dict()
-    assert {'url', 'num_classes', 'input_size', 'mean', 'std', 'first_conv', 'classifier'} <= set(cfg)
-    assert f'{cfg["classifier"]}.weight' in state
-    assert f'{cfg["first_conv"]}.weight' in state
-    assert state[f'{cfg["classifier"]}.weight'].shape == (1000, model.head_hidden_size)
-    assert cfg['url'].startswith('https://github.com/hunto/LightViT/releases/')
+    assert f'{name}.in1k' in timm.list_pretrained('lightvit_*')
     assert timm.model_entrypoint(name).__name__ == name
-    assert model.num_features > 0
+    model = timm.create_model(name).eval()
+    cfg, state = model.default_cfg, model.state_dict()
+    assert cfg['url'].startswith('https://github.com/hunto/LightViT/releases/')
+    assert f'{cfg["first_conv"]}.weight' in state
+    assert state[f'{cfg["classifier"]}.weight'].shape == (model.num_classes, model.head_hidden_size)
+    assert model.num_classes == cfg['num_classes'] == 1000
+    image = torch.rand(1, *cfg['input_size'])
+    with torch.no_grad():
+        features = model.forward_features(image)
+        pooled = model.forward_head(features, pre_logits=True)
+        assert features.shape[-1] == model.num_features
+        assert pooled.shape == (1, model.head_hidden_size)
+        logits = model(image)
+        assert logits.isfinite().all()
+        model.set_grad_checkpointing()
+        torch.testing.assert_close(model(image), logits)
+        model.reset_classifier(0)
+        assert model.num_classes == 0
+        torch.testing.assert_close(model(image), pooled)
+        bare = timm.create_model(name, num_classes=0).eval()
+        assert bare(image).shape == pooled.shape
+        assert set(bare.state_dict()) == set(state) - {'head.fc.weight', 'head.fc.bias'}
 
 
 def test_forward_and_classifier(model, image):
@@ -66,12 +80,21 @@ def test_reset_classifier(image):
         model.reset_classifier(7, 'max')
 
 
-def test_every_parameter_has_a_gradient():
-    model = timm.create_model('lightvit_tiny', num_classes=4, drop_path_rate=0.0)
-    model(torch.rand(2, 3, 64, 64)).mean().backward()
-    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert not missing
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+@pytest.mark.parametrize('name', NAMES)
+def test_every_parameter_has_a_gradient(name):
+    model = timm.create_model(name, num_classes=42, drop_path_rate=0.0)
+    logits = model(torch.rand(2, 3, 64, 64))
+    assert logits.shape == (2, 42)
+    logits.mean().backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('indices', [(0,), (0, 1), (1, 2), (-1,), 2])
+def test_a_features_model_has_no_unused_parameters(indices, image):
+    model = timm.create_model('lightvit_tiny', features_only=True, out_indices=indices)
+    sum(feature.sum() for feature in model(image)).backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
 def test_checkpointing_gives_the_same(image):
@@ -87,17 +110,20 @@ def test_checkpointing_gives_the_same(image):
         torch.testing.assert_close(plain, recomputed)
 
 
-def test_features_only(image):
-    model = timm.create_model('lightvit_tiny', features_only=True).eval()
+@pytest.mark.parametrize('name', NAMES)
+def test_features_only(name, image):
+    model = timm.create_model(name, features_only=True).eval()
     channels, reductions = model.feature_info.channels(), model.feature_info.reduction()
-    assert (channels, reductions) == ([64, 128, 256], [8, 16, 32])
+    assert reductions == [8, 16, 32]
     with torch.no_grad():
         maps = model(image)
+    assert len(maps) == len(channels) == 3
     for feature, channel, reduction in zip(maps, channels, reductions):
         assert feature.shape == (1, channel, -(-65 // reduction), -(-96 // reduction))
-    some = timm.create_model('lightvit_tiny', features_only=True, out_indices=(1, 2))
-    assert some.feature_info.channels() == [128, 256]
-    assert [feature.shape[1] for feature in some(image)] == [128, 256]
+        assert feature.isfinite().all()
+    some = timm.create_model(name, features_only=True, out_indices=(1, 2))
+    assert some.feature_info.channels() == channels[1:]
+    assert [feature.shape[1] for feature in some(image)] == channels[1:]
 
 
 def test_forward_intermediates(model, image):
@@ -111,8 +137,17 @@ def test_forward_intermediates(model, image):
         normed = model.forward_intermediates(image, indices=1, norm=True, intermediates_only=True)
         assert len(normed) == 1
         assert (normed[0] - maps[2]).abs().max() > 1e-3
+        for indices in ([0], [0, 1], 1):
+            early, same = model.forward_intermediates(image, indices, stop_early=True)
+            for feature, reference in zip(same, model.forward_intermediates(image, indices, intermediates_only=True)):
+                torch.testing.assert_close(feature, reference)
+            assert early.shape[-1] == same[-1].shape[1]
+        assert len(model.backbone.stages) == 3
     with pytest.raises(ValueError, match='NCHW'):
         model.forward_intermediates(image, output_fmt='NLC')
+    for indices in ([3], 4):
+        with pytest.raises(AssertionError, match='out of range'):
+            model.forward_intermediates(image, indices)
 
 
 def test_intermediates_lie_where_the_image_is(model):
@@ -127,13 +162,38 @@ def test_intermediates_lie_where_the_image_is(model):
     assert max(row, column) <= 2
 
 
-def test_prune_intermediate_layers(image):
+def test_stopping_early_leaves_the_later_stages_undone(model, image):
+    seen = []
+    handles = [stage.register_forward_hook(lambda *_, i=i: seen.append(i)) for i, stage in
+               enumerate(model.backbone.stages)]  # fmt: skip
+    with torch.no_grad():
+        model.forward_intermediates(image, [1], stop_early=True)
+    assert seen == [0, 1]
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize(('indices', 'kept'), [([0], 1), ([-2], 2), (1, 3)])
+def test_prune_intermediate_layers(image, indices, kept):
     model = timm.create_model('lightvit_tiny').eval()
     with torch.no_grad():
-        before = model.forward_intermediates(image, [1], intermediates_only=True)
-        assert model.prune_intermediate_layers([1]) == [1]
-        torch.testing.assert_close(model.forward_intermediates(image, [1], intermediates_only=True), before)
-        assert model(image).shape == (1, model.head_hidden_size)
+        before = model.forward_intermediates(image, indices, intermediates_only=True)
+        assert model.prune_intermediate_layers(indices, prune_norm=True) == [kept - 1]
+        torch.testing.assert_close(model.forward_intermediates(image, [kept - 1], intermediates_only=True), before)
+    assert len(model.backbone.stages) == kept
+    assert not list(model.head.parameters())
+
+
+@pytest.mark.parametrize('coarse', [False, True])
+def test_groups_of_layers(model, coarse):
+    from timm.models import group_parameters
+
+    groups = group_parameters(model, model.group_matcher(coarse), reverse=True)
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+    assert max(groups.values()) == (4 if coarse else 1 + 2 + 6 + 6)  # stem, stages or blocks, classifier
+    blocks = [groups[f'backbone.stages.{stage}.blocks.0.norm1.weight'] for stage in range(3)]
+    assert blocks == ([1, 2, 3] if coarse else [1, 3, 9])
+    assert groups['backbone.global_token'] == groups['backbone.patch_embed.proj.weight'] == 0
 
 
 def test_layer_decay_reaches_every_parameter(model):
@@ -165,6 +225,23 @@ def test_a_published_file_loads(tmp_path):
     for (name, value), (other, reference) in zip(loaded.state_dict().items(), model.state_dict().items()):
         assert name == other
         torch.testing.assert_close(value, reference)
+
+
+def test_a_published_file_loads_for_other_channels_and_classes(tmp_path):
+    from mmlightvit.models.published import rename_to_published
+
+    torch.manual_seed(1)
+    reference = timm.create_model('lightvit_tiny')
+    path = tmp_path / 'published.ckpt'
+    torch.save({'state_dict': dict(rename_to_published(reference.state_dict(), 'classifier'))}, path)
+    given = dict(pretrained=True, pretrained_cfg_overlay={'file': str(path)})
+    for num_classes in (5, 0):
+        model = timm.create_model('lightvit_tiny', in_chans=1, num_classes=num_classes, **given)
+        stem, grey = (m.backbone.patch_embed.stem[0].weight for m in (reference, model))
+        torch.testing.assert_close(grey, stem.sum(1, keepdim=True))
+        torch.testing.assert_close(model.head.proj.weight, reference.head.proj.weight)
+    features = timm.create_model('lightvit_tiny', features_only=True, out_indices=(0, 1), **given)
+    torch.testing.assert_close(features.model.backbone.global_token, reference.backbone.global_token)
 
 
 def test_weights_are_those_of_the_classifier(repo):
