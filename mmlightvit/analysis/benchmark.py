@@ -145,6 +145,7 @@ def compare(
     seconds: float = 0.3,
     forms: Mapping[str, str] = MappingProxyType({}),
     progress: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Time models in turns.
 
@@ -155,6 +156,7 @@ def compare(
         seconds: About how long a model runs in each round.
         forms: Name to form, for the models that run in another one than the case says.
         progress: Whether to say on stderr what is being timed.
+        clock: Seconds; ``time.process_time`` counts the processor's, which other programs on it do not change.
     """
     if rounds < 1:
         raise UserError(f'rounds: expected at least 1, got {rounds}')
@@ -174,12 +176,12 @@ def compare(
         say(f'{cases[name]}: preparing {name}')
         steps[name] = make_step(model, cases[name])
         steps[name]()
-        repeats[name] = max(1, int(seconds / time_of(steps[name], case)))
+        repeats[name] = max(1, int(seconds / time_of(steps[name], case, clock=clock)))
         peaks[name] = _peak_memory(steps[name], cases[name])
     times: dict[str, list[float]] = {name: [] for name in models}
     for i in range(rounds):
         for name in list(models) if i % 2 == 0 else reversed(list(models)):
-            times[name].append(time_of(steps[name], case, repeats[name]))
+            times[name].append(time_of(steps[name], case, repeats[name], clock))
         say(f'{case}: round {i + 1} of {rounds}')
     first = times[next(iter(models))]
     return [
@@ -188,14 +190,16 @@ def compare(
     ]
 
 
-def time_of(step: Callable[[], Any], case: Case, repeats: int = 1) -> float:
+def time_of(
+    step: Callable[[], Any], case: Case, repeats: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds that a step takes, the mean of some in a row."""
     case.sync()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         step()
     case.sync()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def make_step(model: nn.Module, case: Case) -> Callable[[], Any]:

@@ -48,6 +48,13 @@ def test_ratio_of_known_times(mode):
     assert all(model.scale.grad is None for model in models.values())
 
 
+def test_processor_time_leaves_out_waiting():
+    (timing,) = benchmark.compare(
+        dict(sleeper=Sleeper(0.2)), benchmark.Case(height=8, width=8), 1, 0.0, progress=False, clock=time.process_time
+    )
+    assert timing.median < 0.1
+
+
 def test_casts_belong_to_each_training_step():
     casts = []
 
