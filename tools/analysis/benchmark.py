@@ -105,7 +105,7 @@ def main() -> None:
         timings += measured
         lines += filter(None, [benchmark.speed_line(measured, 'mmlightvit')])
         ours = next(timing for timing in measured if timing.name == 'mmlightvit')
-        lines.append(floor_line(build(args)[0]['mmlightvit'], ours, Machine.measure(case.device, case.dtype)))
+        lines.append(floor_line(build(args)[0]['mmlightvit'], ours, Machine.measure(case.device, case.dtype, clock)))
         if args.stages:
             stages = measure_stages(build(args)[1], case, args.rounds)
             parts = ', '.join(f'{stage.name} {1e3 * stage.seconds * case.batch:.2f} ms' for stage in stages)
