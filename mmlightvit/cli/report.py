@@ -73,11 +73,13 @@ def model_folder(model: str) -> Path:
     Raises:
         UserError: It has none.
     """
+    from mmlightvit.inference.model_info import FILE, FOLDER
+
     path = Path(model).expanduser()
-    for folder in (path, path / 'model'):
-        if (folder / 'model.json').is_file():
+    for folder in (path, path / FOLDER):
+        if (folder / FILE).is_file():
             return folder
-    raise UserError(f'--set-thresholds needs a folder with model.json, which {model} is not: see mmlightvit export')
+    raise UserError(f'--set-thresholds needs a folder with {FILE}, which {model} is not: see mmlightvit export')
 
 
 def keep(folder: Path, metrics: dict[str, Any]) -> None:

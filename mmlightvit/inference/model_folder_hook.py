@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model_folder import write_model_folder
+from mmlightvit.inference.model_info import FOLDER
 from mmlightvit.registry import HOOKS
 
 
@@ -32,7 +33,7 @@ class ModelFolderHook(Hook):
     #: After the checkpoint hook has written the last checkpoint, and the average of the weights is back in its place.
     priority = 'LOWEST'
 
-    def __init__(self, name: str = 'model') -> None:
+    def __init__(self, name: str = FOLDER) -> None:
         self.name = name
         self._began = datetime.now(UTC)
         #: Metrics by the checkpoint that was the best, or the newest, when they were measured.
@@ -54,7 +55,8 @@ class ModelFolderHook(Hook):
         folder = Path(runner.work_dir) / self.name
         metrics = self._metrics.get(info.get('best_ckpt'), {})
         try:
-            write_model_folder(folder, runner.cfg, checkpoint, metrics=metrics, training=self._training(runner))
+            training = {**self._training(runner), 'weights_from': Path(checkpoint).resolve().name}
+            write_model_folder(folder, runner.cfg, checkpoint, metrics=metrics, training=training)
         except UserError as error:
             runner.logger.log(logging.WARNING, f'no model folder: {error}')
         else:

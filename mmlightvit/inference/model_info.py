@@ -20,6 +20,8 @@ from mmlightvit.inference.preprocess import InputSpec
 
 FORMAT = 'mmlightvit/1'
 FILE = 'model.json'
+#: The model folder of a work directory.
+FOLDER = 'model'
 #: The key under which exported files carry the same JSON.
 METADATA_KEY = 'mmlightvit'
 TASKS = ('classification', 'detection', 'instance', 'segmentation')

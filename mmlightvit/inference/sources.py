@@ -30,6 +30,8 @@ VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wm
 _SCHEMES = ('http://', 'https://')
 _MAX_BYTES = 100_000_000
 _TIMEOUT = 30.0
+#: Seconds before a camera or stream that broke off is opened again, and again.
+_WAITS = (1.0, 2.0, 4.0)
 STDIN = '-'
 
 
@@ -48,11 +50,6 @@ class Entry:
     @property
     def is_video(self) -> bool:
         return is_video(self.name)
-
-    @property
-    def is_endless(self) -> bool:
-        """Whether it is a camera or a stream."""
-        return self.name.isdigit() or self.name.startswith('rtsp://')
 
     def read(self, every: int = 1) -> Iterator[Picture | PictureError]:
         """Its picture or its frames; an error that ends it comes last."""
@@ -113,12 +110,17 @@ class Video:
             if not os.path.getsize(source):
                 raise PictureError(name, 'the file is empty')
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(_TIMEOUT * 1000)] if '://' in name else []
-        with silent_opencv():
-            self._capture = cv2.VideoCapture(source, cv2.CAP_ANY, limits)
+
+        def connect() -> Any:
+            with silent_opencv():
+                return cv2.VideoCapture(source, cv2.CAP_ANY, limits)
+
+        self._connect, self._capture = connect, connect()
+        self._called = f'camera {name}' if name.isdigit() else name
         if not self._capture.isOpened():
             self.close()
             what = 'there is no such camera' if name.isdigit() else 'it cannot be opened as a video'
-            raise PictureError(f'camera {name}' if name.isdigit() else name, what)
+            raise PictureError(self._called, what)
         self.rate = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         #: Frames that the file claims to have; 0 where it does not say.
         self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -136,8 +138,22 @@ class Video:
             self._folder.cleanup()
 
     def step(self) -> bool:
-        """Go on to the next frame; False at the end."""
-        return self._capture.grab()
+        """Go on to the next frame; False at the end. A camera or stream that breaks off is opened again.
+
+        Raises:
+            PictureError: It stays away.
+        """
+        if self._capture.grab():
+            return True
+        if not is_endless(self.name):
+            return False
+        for wait in _WAITS:
+            time.sleep(wait)
+            self._capture.release()
+            self._capture = self._connect()
+            if self._capture.grab():
+                return True
+        raise PictureError(self._called, 'it gives no more frames: it was unplugged, or the connection broke off')
 
     def frame(self) -> np.ndarray:
         """The pixels of this frame, RGB."""
@@ -155,11 +171,14 @@ def _opencv() -> Any:
     return cv2
 
 
+def is_endless(name: str) -> bool:
+    """Whether a source is a camera or a stream."""
+    return name.startswith('rtsp://') or (name.isdigit() and not os.path.exists(name))
+
+
 def is_video(name: str) -> bool:
     """Whether a source is read as a video: by its ending, or because it is a camera or a stream."""
-    if name.isdigit() and not os.path.exists(name):
-        return True
-    return name.startswith('rtsp://') or _ending(name) in VIDEOS
+    return is_endless(name) or _ending(name) in VIDEOS
 
 
 def find(names: Sequence[str], recursive: bool = False) -> list[Entry]:
@@ -182,7 +201,7 @@ def find(names: Sequence[str], recursive: bool = False) -> list[Entry]:
             entries.append(Entry(name, PurePath(_safe(PurePath(urlparse(name).path).stem) or 'address')))
         elif os.path.isdir(name):
             entries += _in_folder(Path(name), recursive)
-        elif name.isdigit() and not os.path.exists(name):
+        elif is_endless(name):
             entries.append(Entry(name, PurePath(f'camera{name}')))
         elif os.path.exists(name) or not glob.has_magic(name):
             entries += _in_list(Path(name)) if _ending(name) == '.txt' else [Entry(name, PurePath(Path(name).stem))]

@@ -32,7 +32,7 @@ from mmlightvit.inference.describe import describe
 from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.model_folder import WEIGHTS
-from mmlightvit.inference.model_info import FILE, SCOPES, ModelInfo
+from mmlightvit.inference.model_info import FILE, FOLDER, SCOPES, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
 from mmlightvit.toolboxes import build_model, import_toolbox
 
@@ -164,19 +164,27 @@ def load_folder(folder: Path, device: str | None) -> Model:
 
 
 def load_work_dir(folder: Path, device: str | None) -> Model:
-    """What a training left: its best checkpoint, else its newest whose seal holds, with the config dumped there."""
+    """What a training left: its best checkpoint, else its newest whose seal holds, with the config dumped there.
+
+    The model folder that was written from this checkpoint stands for it: thresholds that were chosen are kept there.
+    """
     configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
     best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise UserError(f'{folder}: expected {FILE} of a model folder, or the config and checkpoints of a training')
     if best:
         verify(best[-1])
-        return load_checkpoint(str(best[-1]), str(configs[-1]), device)
-    found = find_newest(folder)
-    if found.path is None:
-        why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
-        raise UserError(f'{folder} has no checkpoint that can be used{why}')
-    return load_checkpoint(str(found.path), str(configs[-1]), device)
+        checkpoint = best[-1]
+    else:
+        found = find_newest(folder)
+        if found.path is None:
+            why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
+            raise UserError(f'{folder} has no checkpoint that can be used{why}')
+        checkpoint = Path(found.path)
+    inside = folder / FOLDER
+    if (inside / FILE).is_file() and ModelInfo.load(inside).training.get('weights_from') == checkpoint.resolve().name:
+        return load_folder(inside, device)
+    return load_checkpoint(str(checkpoint), str(configs[-1]), device)
 
 
 def load_checkpoint(name: str, config: str | None, device: str | None) -> Model:

@@ -124,6 +124,40 @@ def test_a_missing_camera_is_named(capfd):
     assert str(error) == 'camera 97: there is no such camera'
 
 
+@pytest.fixture
+def camera(tmp_path, monkeypatch):
+    """Stands for every camera and stream: reads a local film, and can be unplugged; its connections, in turn."""
+    cv2 = pytest.importorskip('cv2')
+    path, real = film(tmp_path / 'camera.mp4'), cv2.VideoCapture
+    connections: list = []
+
+    def open_camera(source, *_):
+        assert source in (0, 'rtsp://camera/1')
+        connections.append(real(str(path) if path.exists() else str(tmp_path / 'unplugged')))
+        return connections[-1]
+
+    monkeypatch.setattr(cv2, 'VideoCapture', open_camera)
+    monkeypatch.setattr(sources, '_WAITS', (0.0, 0.0, 0.0))
+    return path, connections
+
+
+@pytest.mark.parametrize('name', ['0', 'rtsp://camera/1'])
+def test_a_camera_that_breaks_off_is_opened_again(camera, name):
+    path, connections = camera
+    frames = sources.find([name])[0].read(every=2)
+    taken = [next(frames) for _ in range(9)]  # the film has 6 such frames
+    assert [frame.frame for frame in taken] == list(range(0, 18, 2))
+    assert taken[6].pixels.mean() == pytest.approx(taken[0].pixels.mean(), abs=2)
+    assert len(connections) == 2
+    path.unlink()
+    *rest, error = frames
+    assert [frame.frame for frame in rest] == [18, 20, 22]
+    called = 'camera 0' if name == '0' else name
+    assert str(error) == f'{called}: it gives no more frames: it was unplugged, or the connection broke off'
+    assert len(connections) == 5
+    assert not any(connection.isOpened() for connection in connections)
+
+
 def test_standard_input(monkeypatch):
     content = io.BytesIO()
     Image.fromarray(picture()).save(content, 'PNG')

@@ -162,6 +162,28 @@ def test_the_best_checkpoint_of_a_work_directory(trained, tmp_path):
         load_model(tmp_path)
 
 
+def test_the_model_folder_of_a_work_directory_has_the_thresholds(trained, tmp_path):
+    """Of the checkpoint that is taken, and of no other."""
+    from dataclasses import replace
+
+    from mmlightvit.inference.model_info import FILE
+
+    work, inside = trained['detection'], tmp_path / 'model'
+    shutil.copy(work.config, tmp_path)
+    shutil.copy(work.checkpoint, tmp_path)
+    info = write_model_folder(inside, Config.fromfile(work.config), work.checkpoint,
+                              training={'weights_from': work.checkpoint.name})  # fmt: skip
+    names = tuple(f'digit {name}' for name in info.classes)
+    changed = replace(info.with_thresholds(0.2, {}, 'val'), classes=names, input=info.input.with_size(64))
+    (inside / FILE).write_text(changed.to_json())
+    model = load_model(tmp_path)
+    assert set(model.thresholds.values()) == {np.float32(0.2).item()}
+    assert model.classes == names
+    assert model.input.resize['short'] == 64
+    (inside / FILE).write_text(replace(changed, training={'weights_from': 'epoch_1.pth'}).to_json())
+    assert load_model(tmp_path).thresholds == dict.fromkeys(info.classes, np.float32(0.3).item())
+
+
 def test_a_published_classifier_needs_no_config(repo, tmp_path):
     from mmlightvit.models.published import rename_to_published
 
