@@ -29,7 +29,8 @@ EXTRAS = {
     'hub': ['huggingface-hub'],
     'tests': [
         *('mypy', 'ruff==0.17.6', 'pytest', 'pytest-timeout', 'pytest-xdist'),
-        *('httpx', 'mlflow-skinny', 'supervision', 'tensorboard', 'timm'),
+        *('httpx', 'supervision', 'timm'),
+        *('tensorboard>=2.16,<3', 'mlflow-skinny>=3,<4', 'sqlalchemy>=2,<3', 'alembic>=1.13,<2'),
         *('onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20', 'openvino>=2025.0'),
     ],
 }

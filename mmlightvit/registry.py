@@ -63,6 +63,7 @@ DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope=SCOPE, locatio
 FUNCTIONS = _root.Registry(
     'function', parent=_root.FUNCTIONS, scope=SCOPE, locations=['mmlightvit.checkpoint.pretrained']
 )
+VISBACKENDS = _root.Registry('vis_backend', parent=_root.VISBACKENDS, scope=SCOPE, locations=[f'{_D}.trackers'])
 METRICS = _root.Registry(
     'metric',
     parent=_root.METRICS,

@@ -21,15 +21,15 @@ from mmlightvit.toolboxes import is_installed
 
 # These fetch their files when they are not there.
 DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
-# Where logs may go, and the package that it needs.
-VIS_BACKENDS = {
-    'TensorboardVisBackend': 'tensorboard',
-    'WandbVisBackend': 'wandb',
-    'MLflowVisBackend': 'mlflow',
-    'ClearMLVisBackend': 'clearml',
-    'NeptuneVisBackend': 'neptune',
-    'DVCLiveVisBackend': 'dvclive',
-    'AimVisBackend': 'aim',
+# Where logs may go, ours by --log or MMEngine's by the config: the packages that it needs, and what has them.
+TRACKERS = {
+    'tensorboard': (('tensorboard',), 'tensorboard'),
+    'mlflow': (('mlflow', 'sqlalchemy', 'alembic'), 'mlflow-skinny sqlalchemy alembic'),
+    'wandb': (('wandb',), 'wandb'),
+    'clearml': (('clearml',), 'clearml'),
+    'dvclive': (('dvclive',), 'dvclive'),
+    'aim': (('aim',), 'aim'),
+    'neptune': (('neptune',), 'neptune'),  # MMEngine's alone
 }
 
 
@@ -100,12 +100,14 @@ def check_vis_backends(cfg: Config) -> None:
     """
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     for backend in backends if isinstance(backends, (list, tuple)) else [backends]:
-        name = str(backend.get('type')).rsplit('.', maxsplit=1)[-1]
-        package = VIS_BACKENDS.get(name)
-        if package is not None and not is_installed(package):
-            raise UserError(
-                f'visualizer.vis_backends has {name}, which needs {package}: pip install {package}, or leave it out'
-            )
+        kind = str(backend.get('type')).rsplit('.', maxsplit=1)[-1]
+        name = kind.removesuffix('VisBackend').removesuffix('Log').lower()
+        packages, distributions = TRACKERS.get(name, ((), ''))
+        if name == 'mlflow' and (kind == 'MLflowVisBackend' or os.environ.get('MLFLOW_TRACKING_URI')):
+            packages, distributions = ('mlflow',), 'mlflow-skinny'  # a server, or files: no database here
+        missing = [package for package in packages if not is_installed(package)]
+        if missing:
+            raise UserError(f'logging to {name} needs {", ".join(missing)}: pip install {distributions}')
 
 
 def check_top_k(cfg: Config) -> None:

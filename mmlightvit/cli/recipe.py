@@ -211,6 +211,37 @@ def use_patience(cfg: Config, patience: int) -> None:
     cfg.custom_hooks = hooks
 
 
+#: By name, the class of mmlightvit.durable.trackers.
+LOGS = {
+    'tensorboard': 'TensorBoardLog',
+    'mlflow': 'MLflowLog',
+    'wandb': 'WandbLog',
+    'clearml': 'ClearMLLog',
+    'dvclive': 'DVCLiveLog',
+    'aim': 'AimLog',
+}
+
+
+def use_logs(cfg: Config, names: Sequence[str]) -> None:
+    """Tell other programs of the run, besides the log file.
+
+    Raises:
+        UserError: One is not known.
+    """
+    wanted = dict.fromkeys(name.strip().lower() for item in names for name in item.split(',') if name.strip())
+    for name in wanted:
+        if name not in LOGS:
+            hint = nearest(name, LOGS)
+            known = f'nearest: {hint}' if hint else f'expected {", ".join(LOGS)}'
+            raise UserError(f'--log {name}: no logger of that name; {known}')
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    there = cfg.visualizer.get('vis_backends') or []
+    there = list(there) if isinstance(there, (list, tuple)) else [there]
+    ours = [ConfigDict(type=f'mmlightvit.{LOGS[name]}', name=name) for name in wanted]
+    cfg.visualizer.vis_backends = [backend for backend in there if backend.get('name') not in wanted] + ours
+
+
 # -- balance ----------------------------------------------------------------------------------------------------------
 def balance(cfg: Config, folder: DatasetFolder, how: str) -> list[str]:
     """Give rare classes more weight; what was done, a line per class.

@@ -89,6 +89,7 @@ def _add_number_arguments(parser: argparse.ArgumentParser) -> None:
     add('--workers', type=int, metavar='N', help='processes that load data')
     add('--seed', type=int, metavar='N', help='of everything random')
     add('--device', metavar='D', help='cpu, cuda or cuda:N')
+    add('--log', nargs='+', metavar='NAME', help='also log to tensorboard, mlflow, wandb, clearml, dvclive or aim')
     add(
         '--patience',
         type=int,
@@ -199,6 +200,8 @@ def _use_numbers(cfg: Config, args: argparse.Namespace, folder: DatasetFolder | 
         recipe.use_workers(cfg, args.workers)
     if args.seed is not None:
         cfg.merge_from_dict({'randomness.seed': args.seed})
+    if args.log is not None:
+        recipe.use_logs(cfg, args.log)
     patience = PATIENCE if args.patience is None and folder is not None else args.patience
     if patience is not None:
         recipe.use_patience(cfg, patience)
@@ -233,6 +236,7 @@ def run(args: argparse.Namespace) -> None:
 def _report(runner: Runner, folder: DatasetFolder) -> None:
     """Write ``WORK_DIR/report`` and the thresholds that it has chosen; one that cannot be had is no failed training."""
     from mmlightvit.cli.report import keep
+    from mmlightvit.durable import trackers
     from mmlightvit.evaluation import packages
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
@@ -250,4 +254,5 @@ def _report(runner: Runner, folder: DatasetFolder) -> None:
         return
     if 'thresholds' in metrics:
         keep(model, metrics)
+    trackers.keep(runner.visualizer, model / 'model.json', out)
     print(f'how good it is, and where it fails: {out / "index.html"}')

@@ -32,7 +32,7 @@ from mmengine.runner.checkpoint import save_checkpoint as save_to_backend
 from mmengine.utils import apply_to, get_git_hash
 from torch.utils.data import BatchSampler
 
-from mmlightvit.durable import signals
+from mmlightvit.durable import signals, trackers
 from mmlightvit.durable.find import checkpoint_dir, remove_strays
 from mmlightvit.durable.resume import (
     Choice,
@@ -278,6 +278,7 @@ class Runner(StockRunner):
         """
         with self._alone(), signals.graceful_stop(self.world_size):
             self.register_hook(_StopValidationHook())
+            self.register_hook(trackers.TrackingHook())
             return super().train()
 
     @contextlib.contextmanager
@@ -313,6 +314,12 @@ class Runner(StockRunner):
             self._replaced.add(stock)
             self.logger.info(f'{REPLACEMENTS[stock]} takes the place of {stock.__module__}.{stock.__name__}.')
         return type(config)({**config, 'type': REPLACEMENTS[stock]})
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build the visualizer, whose backends may fail without the run."""
+        built = super().build_visualizer(visualizer)
+        trackers.guard(built, self.logger)
+        return built
 
     def build_train_loop(self, loop: Any) -> Any:
         """Build the training loop."""
