@@ -10,7 +10,7 @@ from variants import FOUR_STAGES, OUT_TYPES, SWITCHES, TEST_ARCH
 
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.backbones.lightvit import LightViTBlock
-from mmlightvit.models.layers import TokenGrid
+from mmlightvit.models.layers import FFN, AggregatedAttention, TokenGrid
 
 
 def _fill(model: nn.Module) -> nn.Module:
@@ -72,9 +72,8 @@ def test_a_switch_takes_its_parameters_along(name, gone, kept):
 def test_all_off_is_a_plain_transformer_block(ratio):
     """torch's own pre-norm encoder layer with the same weights."""
     torch.manual_seed(0)
-    block = LightViTBlock(
-        16, 4, ratio, window_size=None, has_global_tokens=False, spatial_attention=False, channel_attention=False
-    ).eval()
+    attn = AggregatedAttention(16, 4, window=None, has_global_tokens=False)
+    block = LightViTBlock(16, attn, FFN(16, ratio, spatial_attention=False, channel_attention=False)).eval()
     for param in block.parameters():
         nn.init.normal_(param, std=0.3)
     layer = nn.TransformerEncoderLayer(
@@ -92,7 +91,7 @@ def test_all_off_is_a_plain_transformer_block(ratio):
     layer.load_state_dict(state)  # strict: the block has exactly the parameters of a plain one
     x = torch.randn(2, 12, 16)
     expected = layer(x.requires_grad_())
-    got = block(x, TokenGrid(3, 4, None, False, None))
+    got = block(x, TokenGrid(3, 4, None))
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 

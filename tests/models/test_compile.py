@@ -20,9 +20,15 @@ from mmlightvit.deploy.compile import RECOMPILE_LIMIT, CompileBackboneHook, comp
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 
-# Grids of more than one window in each stage: torch gives sizes of one their own graph.
-ALIGNED = [(2, 448, 448), (3, 448, 672), (2, 1120, 448)]
-PADDED = [(2, 300, 460), (3, 500, 340), (2, 256, 320), (4, 448, 500)]
+#: One stage, whose two blocks share their graphs.
+SHORT = dict(embed_dims=[16], num_heads=[2], num_blocks=[2], ffn_ratios=[2], num_global_tokens=2)
+
+# Grids of more than one window: torch gives sizes of one their own graph.
+ALIGNED = [(2, 112, 112), (3, 112, 168), (2, 280, 112)]
+PADDED = [(2, 75, 115), (3, 125, 85), (2, 64, 80), (4, 120, 125)]  # both ways; one way alone is a kind of its own
+
+# Dynamo looks at the gradient of a block's input; torch.compile hides the warning, pytest makes it an error.
+pytestmark = pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning')
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +41,9 @@ def _fresh_dynamo():
 
 def pair(**kwargs):
     """A model, and a copy whose blocks are compiled."""
-    eager = oracles.scramble(LightViT(TEST_ARCH)).eval()
+    eager = oracles.scramble(LightViT(SHORT, out_type='tokens', out_indices=(0,))).eval()
     compiled = copy.deepcopy(eager)
-    assert compile_blocks(compiled, **kwargs) == sum(TEST_ARCH['num_blocks'])
+    assert compile_blocks(compiled, **kwargs) == 2
     return eager, compiled
 
 
@@ -57,8 +63,7 @@ def test_a_further_size_of_a_known_kind_compiles_nothing(training):
             with torch.set_grad_enabled(training):
                 close(*(model.train(training)(image) for model in (compiled, eager)))
             counts.append(counter.frame_count)
-    stages = len(TEST_ARCH['embed_dims'])
-    assert counts == [stages] * len(ALIGNED) + [2 * stages] * len(PADDED)
+    assert counts == [1] * len(ALIGNED) + [2] * len(PADDED)
 
 
 def test_training_gives_the_same_gradients():

@@ -49,7 +49,7 @@ def test_windows_come_in_raster_order_and_go_back():
 def test_grid_round_trips(size):
     x = torch.randn(2, *size, 4)
     grid = TokenGrid.of(x, 3)
-    assert grid.in_windows == (size[0] % 3 == 0 and size[1] % 3 == 0)
+    assert (grid.real_keys is None) == (size[0] % 3 == 0 and size[1] % 3 == 0)
     flat = grid.flatten(x)
     assert torch.equal(grid.unflatten(flat), x)
     assert torch.equal(grid.from_windows(grid.to_windows(flat)), flat)
@@ -150,10 +150,13 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     [
         (lambda: AggregatedAttention(10, 4, 7), 'channels: expected a multiple of num_heads=4, got 10'),
         (lambda: BiDimensionalAttention(10), 'channels: expected a multiple of reduction=4, got 10'),
-        (lambda: BiDimensionalAttention(8, spatial=False, channel=False), 'got neither'),
+        (
+            lambda: BiDimensionalAttention(8, spatial=False, channel=False),
+            'spatial, channel: expected one of them',
+        ),
         (lambda: PatchEmbed(3, 8, stride=16), 'patch_stride: expected 4 or 8, got 16'),
         (lambda: PatchEmbed(3, 7), 'embed_dims: expected an even width of the first stage, got 7'),
-        (lambda: DropPath(1.0), r'drop path rate: expected a number in \[0, 1\), got 1.0'),
+        (lambda: DropPath(1.0), r'drop_path_rate: expected a number in \[0, 1\), got 1.0'),
     ],
 )
 def test_wrong_arguments_are_named(build, message):

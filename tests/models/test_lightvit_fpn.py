@@ -138,5 +138,5 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_wrong_number_of_inputs_is_named():
-    with pytest.raises(ValueError, match='expected 3 inputs, got 2'):
+    with pytest.raises(ValueError, match=r'inputs: expected as many maps as in_channels=\[.*\] has entries, got 2'):
         LightViTFPN(CHANNELS)(inputs()[:2])

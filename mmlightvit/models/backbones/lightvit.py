@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmlightvit.models.arguments import require
 from mmlightvit.models.layers import FFN, AggregatedAttention, DropPath, PatchEmbed, ResidualPatchMerging, TokenGrid
 from mmlightvit.models.published import translate_backbone
 from mmlightvit.registry import FUNCTIONS, MODELS
@@ -51,14 +52,10 @@ class LightViTBlock(nn.Module):
 
     Args:
         channels: Channels C.
-        num_heads: Attention heads.
-        ffn_ratio: Hidden width of the FFN over C.
-        window_size: Window side in tokens; None for vanilla attention over all tokens.
-        has_global_tokens: Whether global tokens come along.
-        keep_global_tokens: Whether they are kept; otherwise they end with the attention, and the FFN sees image
-            tokens only.
-        spatial_attention: Spatial gate of the FFN.
-        channel_attention: Channel gate of the FFN.
+        attn: The attention; of this width, as the FFN.
+        ffn: The FFN.
+        keep_global_tokens: Whether global tokens are kept; otherwise they end with the attention, and the FFN sees
+            image tokens only.
         drop_path_rate: Probability of dropping a sample's residual branch, in [0, 1).
 
     Shape:
@@ -69,21 +66,17 @@ class LightViTBlock(nn.Module):
     def __init__(
         self,
         channels: int,
-        num_heads: int,
-        ffn_ratio: float,
-        window_size: int | None = 7,
-        has_global_tokens: bool = True,
+        attn: AggregatedAttention,
+        ffn: FFN,
         keep_global_tokens: bool = True,
-        spatial_attention: bool = True,
-        channel_attention: bool = True,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.keep_global_tokens = keep_global_tokens
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        self.attn = AggregatedAttention(channels, num_heads, window_size, has_global_tokens)
+        self.attn = attn
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
-        self.ffn = FFN(channels, ffn_ratio, spatial_attention, channel_attention)
+        self.ffn = ffn
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x_BMC: Tensor, grid: TokenGrid) -> Tensor:
@@ -200,11 +193,11 @@ class LightViT(BaseModule):
         depth = len(settings['embed_dims'])
         T = settings['num_global_tokens'] if num_global_tokens is None else num_global_tokens
         S = window_size
-        _require('num_global_tokens', T, isinstance(T, int) and T >= 0, 'an integer >= 0')
-        _require('window_size', S, S is None or (isinstance(S, int) and S >= 1), 'an integer >= 1 or None')
-        _require('num_global_tokens', T, S is not None or T == 0, '0 with window_size=None, attention over all tokens')
-        _require('out_type', out_type, out_type in ('featmap', 'tokens', 'raw'), "'featmap' or 'tokens'")
-        _require('drop_path_rate', drop_path_rate, 0 <= drop_path_rate < 1, 'a number in [0, 1)')
+        require('num_global_tokens', T, isinstance(T, int) and T >= 0, 'an integer >= 0')
+        require('window_size', S, S is None or (isinstance(S, int) and S >= 1), 'an integer >= 1 or None')
+        require('num_global_tokens', T, S is not None or T == 0, '0 with window_size=None, attention over all tokens')
+        require('out_type', out_type, out_type in ('featmap', 'tokens', 'raw'), "'featmap' or 'tokens'")
+        require('drop_path_rate', drop_path_rate, 0 <= drop_path_rate < 1, 'a number in [0, 1)')
         self.embed_dims = list(settings['embed_dims'])
         self.num_global_tokens = T
         self.window_size = window_size
@@ -213,19 +206,13 @@ class LightViT(BaseModule):
         self.out_type = 'featmap' if out_type == 'featmap' else 'tokens'
         self.norm_eval = norm_eval
         is_stage = isinstance(frozen_stages, int) and -1 <= frozen_stages <= self.num_stages
-        _require('frozen_stages', frozen_stages, is_stage, f'an integer in [-1, {self.num_stages}]')
+        require('frozen_stages', frozen_stages, is_stage, f'an integer in [-1, {self.num_stages}]')
         self.frozen_stages = frozen_stages
 
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims[0], patch_stride, overlapping_patches)
         self.global_token = nn.Parameter(torch.zeros(1, T, self.embed_dims[0])) if T else None
-        self.stages = self._build_stages(
-            settings,
-            residual_merging,
-            drop_path_rate,
-            with_cp,
-            spatial_attention=spatial_attention,
-            channel_attention=channel_attention,
-        )
+        gates = spatial_attention, channel_attention
+        self.stages = self._build_stages(settings, gates, residual_merging, drop_path_rate, with_cp)
         if self.out_type == 'featmap':
             for i in self.out_indices:
                 self.add_module(f'norm{i}', nn.LayerNorm(self.embed_dims[i], eps=1e-6))
@@ -249,28 +236,20 @@ class LightViT(BaseModule):
         return FUNCTIONS.get('pretrained_backbone')(cls, source, **kwargs)
 
     def _build_stages(
-        self, settings: dict[str, Any], residual_merging: bool, drop_path_rate: float, with_cp: bool, **gates: bool
+        self, arch: dict[str, Any], gates: tuple[bool, bool], residual: bool, drop_path_rate: float, with_cp: bool
     ) -> nn.ModuleList:
-        """The stages up to the last one that is put out; drop rates rise over all that the architecture has."""
-        dims, num_blocks, has_tokens = self.embed_dims, settings['num_blocks'], self.global_token is not None
-        last = sum(num_blocks) - 1
+        """The stages up to the last one that is put out; drop rates rise over all blocks of the architecture."""
+        dims, has_tokens = self.embed_dims, self.global_token is not None
+        last = sum(arch['num_blocks']) - 1
         stages = nn.ModuleList()
         for i in range(self.num_stages):
-            first = sum(num_blocks[:i])
-            blocks = [
-                LightViTBlock(
-                    dims[i],
-                    settings['num_heads'][i],
-                    settings['ffn_ratios'][i],
-                    self.window_size,
-                    has_global_tokens=has_tokens,
-                    keep_global_tokens=index < last or self.out_type == 'tokens',
-                    drop_path_rate=drop_path_rate * index / max(last, 1),
-                    **gates,
-                )
-                for index in range(first, first + num_blocks[i])
-            ]
-            downsample = ResidualPatchMerging(dims[i - 1], dims[i], has_tokens, residual_merging) if i else None
+            blocks = []
+            for index in range(sum(arch['num_blocks'][:i]), sum(arch['num_blocks'][: i + 1])):
+                attn = AggregatedAttention(dims[i], arch['num_heads'][i], self.window_size, has_tokens)
+                ffn = FFN(dims[i], arch['ffn_ratios'][i], *gates)
+                keeps_tokens = index < last or self.out_type == 'tokens'
+                blocks.append(LightViTBlock(dims[i], attn, ffn, keeps_tokens, drop_path_rate * index / max(last, 1)))
+            downsample = ResidualPatchMerging(dims[i - 1], dims[i], has_tokens, residual) if i else None
             stages.append(LightViTStage(downsample, blocks, self.window_size, with_cp))
         return stages
 
@@ -323,24 +302,19 @@ class LightViT(BaseModule):
             self.global_token.requires_grad_(False)
 
 
-def _require(name: str, got: Any, is_right: bool, expected: str) -> None:
-    if not is_right:
-        raise ValueError(f'{name}: expected {expected}, got {got!r}')
-
-
 def _resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(arch, str):
-        _require('arch', arch, arch in ARCH_ZOO, f'one of {sorted(ARCH_ZOO)} or a dict')
+        require('arch', arch, arch in ARCH_ZOO, f'one of {sorted(ARCH_ZOO)} or a dict')
         arch = ARCH_ZOO[arch]
     keys = [*_PER_STAGE, 'num_global_tokens']
-    _require('arch', sorted(arch), sorted(arch) == sorted(keys), f'the keys {keys}')
+    require('arch', sorted(arch), sorted(arch) == sorted(keys), f'the keys {keys}')
     lengths = {key: len(arch[key]) for key in _PER_STAGE}
     is_even = len(set(lengths.values())) == 1 and lengths['embed_dims'] > 0
-    _require('arch', lengths, is_even, 'one entry per stage everywhere')
+    require('arch', lengths, is_even, 'one entry per stage everywhere')
     for channels, heads, blocks in zip(arch['embed_dims'], arch['num_heads'], arch['num_blocks']):
         fits = heads >= 1 and channels % heads == 0 and channels % 4 == 0
-        _require('arch', (channels, heads), fits, 'embed_dims that num_heads and 4 divide')
-        _require('arch', arch['num_blocks'], blocks >= 1, 'num_blocks of at least one block per stage')
+        require('arch', (channels, heads), fits, 'embed_dims that num_heads and 4 divide')
+        require('arch', arch['num_blocks'], blocks >= 1, 'num_blocks of at least one block per stage')
     return dict(arch)
 
 
@@ -349,5 +323,5 @@ def _resolve_out_indices(out_indices: int | Sequence[int], depth: int) -> tuple[
     resolved = tuple(i + depth if i < 0 else i for i in indices)
     is_right = bool(resolved) and all(0 <= i < depth for i in resolved) and list(resolved) == sorted(set(resolved))
     expected = f'distinct, rising stage indices in [0, {depth - 1}] (negative counts from the end)'
-    _require('out_indices', out_indices, is_right, expected)
+    require('out_indices', out_indices, is_right, expected)
     return resolved

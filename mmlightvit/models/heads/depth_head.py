@@ -12,6 +12,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import OptConfigType, SampleList
 from torch import Tensor
 
+from mmlightvit.models.arguments import require
 from mmlightvit.registry import MODELS
 
 
@@ -42,8 +43,7 @@ class DepthHead(BaseDecodeHead):
         in_index: int = 0,
         loss_decode: OptConfigType = None,
     ) -> None:
-        if max_depth <= 0:
-            raise ValueError(f'max_depth: expected a positive number, got {max_depth!r}')
+        require('max_depth', max_depth, max_depth > 0, 'a positive number')
         super().__init__(
             in_channels, channels, num_classes=1, threshold=0.5, dropout_ratio=0, in_index=in_index,
             loss_decode=loss_decode or dict(type='mmseg.SiLogLoss'),

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
+from mmlightvit.models.arguments import require
 from mmlightvit.registry import MODELS
 
 
@@ -42,8 +43,7 @@ class LightViTHead(ClsHead):
         cal_acc: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f'num_classes: expected an integer >= 1, got {num_classes}')
+        require('num_classes', num_classes, num_classes >= 1, 'an integer >= 1')
         super().__init__(
             loss=loss or dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
             topk=topk,
@@ -61,4 +61,5 @@ class LightViTHead(ClsHead):
         return F.gelu(self.proj_norm(self.proj(self.norm(feats[-1])))).mean(dim=1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Tokens (B, T + L, C) as the last entry -> scores (B, num_classes)."""
         return self.fc(self.pre_logits(feats))

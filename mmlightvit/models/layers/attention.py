@@ -11,16 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
 
+from mmlightvit.models.arguments import require
 from mmlightvit.models.layers.windows import TokenGrid
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Row of the position-bias table for each (query, key) pair of a window.
+    """Row of the position-bias table for each (query, key) pair of a window, (S * S, S * S).
 
     Row (dy + S - 1) * (2 S - 1) + (dx + S - 1) with (dy, dx) = query position - key position.
-
-    Shape:
-        (S * S, S * S), integers in [0, (2 S - 1) ** 2).
     """
     position = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij')).flatten(1)
     dy, dx = position[:, :, None] - position[:, None, :] + window - 1
@@ -60,8 +58,7 @@ class AggregatedAttention(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, window: int | None, has_global_tokens: bool = True) -> None:
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(f'channels: expected a multiple of num_heads={num_heads}, got {channels}')
+        require('channels', channels, channels % num_heads == 0, f'a multiple of num_heads={num_heads}')
         self.num_heads, self.head_width = num_heads, channels // num_heads
         self.window = window
         self.qkv = nn.Linear(channels, 3 * channels)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmlightvit.models.arguments import require
+
 
 class DropPath(nn.Module):
     """Drop the residual branch of whole samples in training; the kept ones are scaled to keep the mean.
@@ -15,13 +17,15 @@ class DropPath(nn.Module):
     Shape:
         (B, ...) -> the same. One draw per sample, shared by its image and global tokens.
 
+    Raises:
+        ValueError: ``rate`` is out of its range.
+
     Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f'drop path rate: expected a number in [0, 1), got {rate}')
+        require('drop_path_rate', rate, 0 <= rate < 1, 'a number in [0, 1)')
         self.rate = float(rate)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmlightvit.models.arguments import require
+
 
 class BiDimensionalAttention(nn.Module):
     r"""Gate the channels of a sample and the tokens of a sample.
@@ -38,10 +40,8 @@ class BiDimensionalAttention(nn.Module):
 
     def __init__(self, channels: int, spatial: bool = True, channel: bool = True, reduction: int = 4) -> None:
         super().__init__()
-        if not (spatial or channel):
-            raise ValueError('bi-dimensional attention: expected spatial=True or channel=True, got neither')
-        if channels % reduction:
-            raise ValueError(f'channels: expected a multiple of reduction={reduction}, got {channels}')
+        require('spatial, channel', (spatial, channel), spatial or channel, 'one of them at least')
+        require('channels', channels, channels % reduction == 0, f'a multiple of reduction={reduction}')
         reduced = channels // reduction
         self.norm = nn.LayerNorm(channels)
         self.global_reduce = nn.Linear(channels, reduced)

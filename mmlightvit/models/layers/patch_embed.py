@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmlightvit.models.arguments import require
 from mmlightvit.models.layers.windows import missing
 
 
@@ -36,10 +37,8 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int, stride: int = 8, overlapping: bool = True) -> None:
         super().__init__()
-        if stride not in (4, 8):
-            raise ValueError(f'patch_stride: expected 4 or 8, got {stride}')
-        if embed_dims % 2:
-            raise ValueError(f'embed_dims: expected an even width of the first stage, got {embed_dims}')
+        require('patch_stride', stride, stride in (4, 8), '4 or 8')
+        require('embed_dims', embed_dims, embed_dims % 2 == 0, 'an even width of the first stage')
         self.stride = stride
         self.overlapping = overlapping
         if overlapping:

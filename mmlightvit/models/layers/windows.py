@@ -24,11 +24,7 @@ def missing(length: int, multiple: int) -> int:
 
 
 def window_partition(x_BHWC: Tensor, size: int) -> Tensor:
-    """Cut a grid into windows of ``size`` x ``size`` tokens, which height and width are multiples of.
-
-    Shape:
-        (B, H, W, C) -> (B * H/S * W/S, S * S, C), windows and tokens in raster order.
-    """
+    """Cut a grid into windows: (B, H, W, C) -> (B * H/S * W/S, S * S, C), windows and tokens in raster order."""
     B, H, W, C = x_BHWC.shape
     x = x_BHWC.reshape(B, H // size, size, W // size, size, C).transpose(2, 3)
     # A copy in any case: an export would take the sizes for which reshape needs none to be the only ones.
@@ -36,11 +32,7 @@ def window_partition(x_BHWC: Tensor, size: int) -> Tensor:
 
 
 def window_reverse(windows: Tensor, height: int, width: int, size: int) -> Tensor:
-    """Put windows back into a grid: the inverse of :func:`window_partition`.
-
-    Shape:
-        (B * H/S * W/S, S * S, C), or any shape with the same elements -> (B, H, W, C).
-    """
+    """Put windows, or any tensor with their elements, back into a grid: the inverse of :func:`window_partition`."""
     C = windows.shape[-1]
     x = windows.reshape(-1, height // size, width // size, size, size, C).transpose(2, 3)
     return x.clone(memory_format=torch.contiguous_format).view(-1, height, width, C)
@@ -53,28 +45,24 @@ class TokenGrid(NamedTuple):
         height: Rows of the grid, in tokens.
         width: Columns of the grid, in tokens.
         window: Window side S in tokens; None for one window that is the whole grid.
-        in_windows: Whether tokens are stored window by window; in raster order otherwise.
-        real_keys: For a grid that has to be padded to whole windows, (1, padded length) booleans in window order,
-            true where a token is real; None where no padding is needed.
+        real_keys: For a grid that has to be padded to whole windows, and is kept in raster order, (1, padded length)
+            booleans in window order, true where a token is real. None for a grid that is kept in windows.
     """
 
     height: int
     width: int
     window: int | None
-    in_windows: bool
-    real_keys: Tensor | None
+    real_keys: Tensor | None = None
 
     @classmethod
     def of(cls, x_BHWC: Tensor, window: int | None) -> TokenGrid:
         """The grid of a feature map; the module docstring says when it is kept in windows."""
         _, height, width, _ = x_BHWC.shape
-        if window is None:
-            return cls(height, width, None, False, None)
         # A traced branch on the remainder would freeze to the example's size, so an export always pads.
-        if not torch.compiler.is_exporting() and height % window == 0 and width % window == 0:
-            return cls(height, width, window, True, None)
+        if window is None or not (torch.compiler.is_exporting() or height % window or width % window):
+            return cls(height, width, window)
         ones = x_BHWC.new_ones((1, height, width, 1), dtype=torch.bool)
-        return cls(height, width, window, False, window_partition(_pad(ones, window), window).view(1, -1))
+        return cls(height, width, window, window_partition(_pad(ones, window), window).view(1, -1))
 
     @property
     def num_tokens(self) -> int:
@@ -83,33 +71,29 @@ class TokenGrid(NamedTuple):
 
     def flatten(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, L, C) in the order of this grid."""
-        x = window_partition(x_BHWC, self.window) if self.window and self.in_windows else x_BHWC
-        return x.reshape(-1, self.num_tokens, x.shape[-1])
+        if self.window and self.real_keys is None:
+            x_BHWC = window_partition(x_BHWC, self.window)
+        return x_BHWC.reshape(-1, self.num_tokens, x_BHWC.shape[-1])
 
     def unflatten(self, x_BLC: Tensor) -> Tensor:
         """(B, L, C) in the order of this grid -> (B, H, W, C)."""
-        if self.window and self.in_windows:
+        if self.window and self.real_keys is None:
             return window_reverse(x_BLC, self.height, self.width, self.window)
         return x_BLC.reshape(-1, self.height, self.width, x_BLC.shape[-1])
 
     def to_windows(self, x_BLC: Tensor) -> Tensor:
         """(B, L, C) -> (B * windows, A, C), zero-padded to the right and at the bottom where needed."""
-        if self.window is None:
-            return x_BLC
-        if self.in_windows:
-            return x_BLC.reshape(-1, self.window**2, x_BLC.shape[-1])
-        return window_partition(_pad(self.unflatten(x_BLC), self.window), self.window)
+        if self.window and self.real_keys is not None:
+            return window_partition(_pad(self.unflatten(x_BLC), self.window), self.window)
+        return x_BLC.reshape(-1, self.window**2 if self.window else self.num_tokens, x_BLC.shape[-1])
 
     def from_windows(self, windows: Tensor) -> Tensor:
         """(B * windows, A, C) -> (B, L, C), padded tokens dropped: the inverse of :meth:`to_windows`."""
-        if self.window is None:
-            return windows
-        if self.in_windows:
-            return windows.reshape(-1, self.num_tokens, windows.shape[-1])
-        height = self.height + missing(self.height, self.window)
-        width = self.width + missing(self.width, self.window)
-        x_BHWC = window_reverse(windows, height, width, self.window)[:, : self.height, : self.width]
-        return x_BHWC.clone(memory_format=torch.contiguous_format).view(-1, self.num_tokens, windows.shape[-1])
+        if self.window and self.real_keys is not None:
+            height, width = (side + missing(side, self.window) for side in (self.height, self.width))
+            x_BHWC = window_reverse(windows, height, width, self.window)[:, : self.height, : self.width]
+            windows = x_BHWC.clone(memory_format=torch.contiguous_format)
+        return windows.reshape(-1, self.num_tokens, windows.shape[-1])
 
 
 def _pad(x_BHWC: Tensor, multiple: int) -> Tensor:

@@ -10,6 +10,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmlightvit.models.arguments import require
 from mmlightvit.models.published import translate_neck
 from mmlightvit.registry import MODELS
 
@@ -40,6 +41,9 @@ class LightViTFPN(BaseModule):
     Shape:
         a tuple of (B, in_channels[i], H_i, W_i) -> a tuple of ``num_outs`` maps (B, out_channels, h, w), finest first.
 
+    Raises:
+        ValueError: An argument is out of its range, or another number of maps comes in; the message names it.
+
     Source: paper section 4.1 and Figure 5b.
     """
 
@@ -64,38 +68,23 @@ class LightViTFPN(BaseModule):
             ]
         super().__init__(init_cfg=init_cfg)
         num_ins = len(in_channels)
-        if not num_ins:
-            raise ValueError('in_channels: expected the channels of at least one input, got none')
-        if num_transposed < 0:
-            raise ValueError(f'num_transposed: expected an integer >= 0, got {num_transposed}')
-        num_extra = num_outs - num_transposed - num_ins
-        if num_extra < 0:
-            raise ValueError(
-                f'num_outs: expected at least num_transposed + len(in_channels) = {num_transposed + num_ins}, '
-                f'got {num_outs}'
-            )
-        if upsample not in ('transposed', 'bilinear'):
-            raise ValueError(f"upsample: expected 'transposed' or 'bilinear', got {upsample!r}")
-        if extra_convs_on not in (None, 'input', 'lateral', 'output'):
-            raise ValueError(f"extra_convs_on: expected None, 'input', 'lateral' or 'output', got {extra_convs_on!r}")
+        least = num_transposed + num_ins
+        sources = (None, 'input', 'lateral', 'output')
+        require('in_channels', in_channels, num_ins > 0, 'the channels of at least one input')
+        require('num_transposed', num_transposed, num_transposed >= 0, 'an integer >= 0')
+        require('num_outs', num_outs, num_outs >= least, f'at least num_transposed + len(in_channels) = {least}')
+        require('upsample', upsample, upsample in ('transposed', 'bilinear'), "'transposed' or 'bilinear'")
+        require('extra_convs_on', extra_convs_on, extra_convs_on in sources, "None, 'input', 'lateral' or 'output'")
         self.in_channels = list(in_channels)
         self.out_channels = out_channels
         self.num_outs = num_outs
         self.extra_convs_on = extra_convs_on
         self.relu_before_extra_convs = relu_before_extra_convs
-        self.num_extra = num_extra
+        self.num_extra = num_outs - least
 
         def conv(channels: int, kernel: int, stride: int = 1) -> ConvModule:
-            return ConvModule(
-                channels,
-                out_channels,
-                kernel,
-                stride=stride,
-                padding=kernel // 2,
-                conv_cfg=conv_cfg,
-                norm_cfg=norm_cfg,
-                act_cfg=act_cfg,
-            )
+            configs = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+            return ConvModule(channels, out_channels, kernel, stride, padding=kernel // 2, **configs)
 
         self.lateral_convs = nn.ModuleList(conv(channels, 1) for channels in in_channels)
         self.fpn_convs = nn.ModuleList(conv(out_channels, 3) for _ in in_channels)
@@ -110,11 +99,12 @@ class LightViTFPN(BaseModule):
         self.extra_convs = nn.ModuleList()
         if extra_convs_on is not None:
             first = in_channels[-1] if extra_convs_on == 'input' else out_channels
-            self.extra_convs.extend(conv(first if i == 0 else out_channels, 3, stride=2) for i in range(num_extra))
+            self.extra_convs.extend(conv(first if i == 0 else out_channels, 3, stride=2) for i in range(self.num_extra))
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        if len(inputs) != len(self.in_channels):
-            raise ValueError(f'LightViTFPN: expected {len(self.in_channels)} inputs, got {len(inputs)}')
+        """Maps (B, in_channels[i], H_i, W_i), finest first -> ``num_outs`` maps (B, out_channels, h, w)."""
+        fits = len(inputs) == len(self.in_channels)
+        require('inputs', len(inputs), fits, f'as many maps as in_channels={self.in_channels} has entries')
         merged = [lateral(x) for lateral, x in zip(self.lateral_convs, inputs)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode='nearest')
