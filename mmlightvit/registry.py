@@ -29,7 +29,6 @@ MODELS = _root.Registry(
         ('mmlightvit.models.backbones.lightvit', 'mmengine'),
         ('mmlightvit.models.necks.lightvit_fpn', 'mmcv'),
         ('mmlightvit.models.heads.lightvit_head', 'mmpretrain'),
-        ('mmlightvit.models.heads.depth_head', 'mmseg'),
     ),
 )
 MODEL_WRAPPERS = _root.Registry('model wrapper', parent=_root.MODEL_WRAPPERS, scope=SCOPE, locations=[f'{_D}.wrappers'])

@@ -22,9 +22,10 @@ ALLOWED = {
     'toolboxes': {'errors'},
     'registry': {'errors', 'toolboxes'},
     'durable': {'errors', 'registry'},
-    'models': {'errors', 'registry'},
+    'published': set(),
+    'models': {'errors', 'registry', 'published'},
     'config_paths': {'errors', 'durable'},
-    'checkpoint': BASE | {'durable', 'models'},
+    'checkpoint': BASE | {'durable', 'models', 'published'},
 }
 
 

@@ -215,7 +215,7 @@ def test_other_channels_and_arguments():
 
 
 def test_a_published_file_loads(tmp_path):
-    from mmlightvit.models.published import rename_to_published
+    from mmlightvit.published import rename_to_published
 
     torch.manual_seed(1)
     model = timm.create_model('lightvit_tiny')
@@ -228,7 +228,7 @@ def test_a_published_file_loads(tmp_path):
 
 
 def test_a_published_file_loads_for_other_channels_and_classes(tmp_path):
-    from mmlightvit.models.published import rename_to_published
+    from mmlightvit.published import rename_to_published
 
     torch.manual_seed(1)
     reference = timm.create_model('lightvit_tiny')

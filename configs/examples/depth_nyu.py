@@ -11,6 +11,8 @@ _base_ = [
     '../_base_/segmentation.py',
 ]
 
+custom_imports = dict(imports=[*_base_.custom_imports.imports, 'mmlightvit.examples.depth_head'])
+
 model = dict(
     type='DepthEstimator',
     data_preprocessor=dict(size=(480, 480)),

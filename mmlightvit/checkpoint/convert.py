@@ -12,11 +12,11 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from mmlightvit import published
 from mmlightvit.checkpoint.identify import Source, find_state_dict, recognise, shorten
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
-from mmlightvit.models import published
 
 SAFETENSORS = '.safetensors'
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmlightvit import published
 from mmlightvit.errors import UserError
-from mmlightvit.models import published
 
 #: What stands beside ``backbone.`` in a model of each kind, first match first.
 _KINDS = (

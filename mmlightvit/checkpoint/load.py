@@ -21,10 +21,10 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from mmlightvit import published
 from mmlightvit.checkpoint.identify import Source, find_state_dict, kind_of, recognise, shorten
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
-from mmlightvit.models import published
 
 _OUTPUT_NORM = re.compile(r'norm\d+\.(weight|bias)')
 

@@ -55,7 +55,7 @@ class _BlockGraph:
     # -- the block ----------------------------------------------------------------------------------------------------
     def block(self, x: ir.Value) -> ir.Value:
         image, tokens = self.attention(self.norm(x, 'norm1'))
-        if tokens is not None and self.module.keep_global_tokens:
+        if tokens is not None and self.module.keep_global:
             image = self.op('Concat', [image, tokens], axis=1)
         elif tokens is not None:
             x = self.image_of(x)
@@ -163,7 +163,7 @@ class _BlockGraph:
         if self.real is None:
             return self.op('ReduceMean', [n, self.numbers(1)], keepdims=1)
         weights = self.reshape(self.real, [1, -1])
-        if self.has_tokens and self.module.keep_global_tokens:
+        if self.has_tokens and self.module.keep_global:
             weights = self.op('Concat', [weights, self.weight('ones', torch.ones(1, self.num_tokens))], axis=1)
         total = self.op('ReduceSum', [weights, self.numbers(1)], keepdims=1)
         return self.op('MatMul', [self.op('Div', [weights, total]), n])

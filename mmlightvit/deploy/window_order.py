@@ -113,7 +113,7 @@ class BlockCall(nn.Module):
         return self._block[0]
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
-        rows = x.shape[1] - (0 if self.block.keep_global_tokens else self.num_tokens)
+        rows = x.shape[1] - (0 if self.block.keep_global else self.num_tokens)
         shape = [x.shape[0], rows, x.shape[2]]
         return torch.onnx.ops.symbolic(CALL, [x, real], {'index': self.index}, dtype=x.dtype, shape=shape, version=1)
 
@@ -185,7 +185,7 @@ class OrderedLightViT(nn.Module):
 
 
 def merge(layer: Any, cells: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A :class:`~mmlightvit.models.layers.ResidualPatchMerging` on cells (B, P, 4, C) and global tokens."""
+    """A ``ResidualPatchMerging`` on cells (B, P, 4, C) and global tokens."""
     merged = layer.reduction(layer.norm(cells.flatten(2)))
     if layer.residual_proj is not None:
         merged = merged + layer.residual_proj(cells.amax(dim=2))

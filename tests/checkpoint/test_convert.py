@@ -16,7 +16,7 @@ from mmlightvit.checkpoint.convert import LayoutError, convert
 from mmlightvit.checkpoint.identify import find_state_dict, recognise
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
-from mmlightvit.models.published import INDEX, rename_to_published
+from mmlightvit.published import INDEX, rename_to_published
 
 NAMES = ['cls_tiny', 'backbone_tiny', 'detector_tiny']
 

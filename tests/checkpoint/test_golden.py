@@ -21,7 +21,7 @@ from mmlightvit.checkpoint.identify import recognise
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.models.backbones import LightViT
-from mmlightvit.models.published import rename_to_published, to_published
+from mmlightvit.published import rename_to_published, to_published
 
 WAYS = ['direct', 'converted', 'safetensors']
 

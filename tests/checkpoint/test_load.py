@@ -18,7 +18,7 @@ from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.layers.attention import relative_position_index
-from mmlightvit.models.published import rename_to_published
+from mmlightvit.published import rename_to_published
 
 _COUNT = itertools.count()
 

@@ -11,7 +11,7 @@ import torch
 from mmlightvit.checkpoint.convert import write_state_dict
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
-from mmlightvit.models.published import rename_to_published
+from mmlightvit.published import rename_to_published
 
 IMAGE = torch.rand(1, 3, 65, 96, generator=torch.Generator().manual_seed(0))
 

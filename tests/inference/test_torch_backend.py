@@ -185,7 +185,7 @@ def test_the_model_folder_of_a_work_directory_has_the_thresholds(trained, tmp_pa
 
 
 def test_a_published_classifier_needs_no_config(repo, tmp_path):
-    from mmlightvit.models.published import rename_to_published
+    from mmlightvit.published import rename_to_published
 
     cfg = Config.fromfile(repo / 'configs' / 'lightvit_t_imagenet.py')
     torch.manual_seed(0)

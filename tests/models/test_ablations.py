@@ -10,7 +10,9 @@ from variants import FOUR_STAGES, OUT_TYPES, SWITCHES, TEST_ARCH
 
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.backbones.lightvit import LightViTBlock
-from mmlightvit.models.layers import FFN, AggregatedAttention, TokenGrid
+from mmlightvit.models.layers.attention import AggregatedAttention
+from mmlightvit.models.layers.ffn import FFN
+from mmlightvit.models.layers.windows import TokenGrid
 
 
 def _fill(model: nn.Module) -> nn.Module:

@@ -7,18 +7,12 @@ import oracles
 import pytest
 import torch
 
-from mmlightvit.models.layers import (
-    FFN,
-    AggregatedAttention,
-    BiDimensionalAttention,
-    DropPath,
-    PatchEmbed,
-    ResidualPatchMerging,
-    TokenGrid,
-    window_partition,
-    window_reverse,
-)
-from mmlightvit.models.layers.attention import relative_position_index
+from mmlightvit.models.layers.attention import AggregatedAttention, relative_position_index
+from mmlightvit.models.layers.drop_path import DropPath
+from mmlightvit.models.layers.ffn import FFN, BiDimensionalAttention
+from mmlightvit.models.layers.patch_embed import PatchEmbed
+from mmlightvit.models.layers.patch_merging import ResidualPatchMerging
+from mmlightvit.models.layers.windows import TokenGrid, window_partition, window_reverse
 
 
 @pytest.fixture(params=[False, True], ids=['inference', 'training'])

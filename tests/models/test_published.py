@@ -6,7 +6,7 @@ from __future__ import annotations
 import golden
 import pytest
 
-from mmlightvit.models.published import INDEX, to_ours, to_published
+from mmlightvit.published import INDEX, to_ours, to_published
 
 #: Written by hand from the two models.
 PAIRS = {

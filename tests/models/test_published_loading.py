@@ -15,7 +15,7 @@ from torch import nn
 
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.layers.attention import relative_position_index
-from mmlightvit.models.published import rename_to_published
+from mmlightvit.published import rename_to_published
 
 ARCH = dict(embed_dims=[8, 16], num_heads=[1, 2], num_blocks=[1, 2], ffn_ratios=[2, 2], num_global_tokens=2)
 
@@ -156,7 +156,7 @@ import sys
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.runner import checkpoint
-from mmlightvit.models.published import rename_to_published
+from mmlightvit.published import rename_to_published
 
 folder = sys.argv[1]
 source = DetInferencer(f'{folder}/config.py', device='cpu').model

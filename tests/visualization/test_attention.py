@@ -17,8 +17,8 @@ from variants import TEST_ARCH
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import InputSpec
 from mmlightvit.models.backbones import LightViT
-from mmlightvit.models.layers import TokenGrid
 from mmlightvit.models.layers.attention import AggregatedAttention
+from mmlightvit.models.layers.windows import TokenGrid
 from mmlightvit.visualization.attention import collect_maps, explicit_attention, find_backbone
 from mmlightvit.visualization.attention_sheet import choose, draw_sheet, to_pixels
 from mmlightvit.visualization.inputs import prepare_image, whole_input

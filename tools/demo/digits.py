@@ -100,7 +100,7 @@ class DigitsSettings:
 #: them on larger ones.
 TASK_SETTINGS: Mapping[str, DigitsSettings] = MappingProxyType(
     {
-        'detection': DigitsSettings(num_train=2000, dark_ink=True),
+        'detection': DigitsSettings(num_train=1800, dark_ink=True),
         'segmentation': DigitsSettings(
             image_size=64,
             num_train=6000,

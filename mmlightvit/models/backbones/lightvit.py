@@ -19,29 +19,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmlightvit.models.arguments import require
-from mmlightvit.models.layers import FFN, AggregatedAttention, DropPath, PatchEmbed, ResidualPatchMerging, TokenGrid
-from mmlightvit.models.published import translate_backbone
+from mmlightvit.models.layers.attention import AggregatedAttention
+from mmlightvit.models.layers.drop_path import DropPath
+from mmlightvit.models.layers.ffn import FFN
+from mmlightvit.models.layers.patch_embed import PatchEmbed
+from mmlightvit.models.layers.patch_merging import ResidualPatchMerging
+from mmlightvit.models.layers.windows import TokenGrid
+from mmlightvit.published import translate_backbone
 from mmlightvit.registry import FUNCTIONS, MODELS
+
+_PER_STAGE = ('embed_dims', 'num_heads', 'num_blocks', 'ffn_ratios')
 
 #: Paper Table 1 and section 4.2. Head width is 32.
 ARCH_ZOO: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        'tiny': dict(
-            embed_dims=[64, 128, 256], num_heads=[2, 4, 8], num_blocks=[2, 6, 6], ffn_ratios=[8, 4, 4],
-            num_global_tokens=8,
-        ),
-        'small': dict(
-            embed_dims=[96, 192, 384], num_heads=[3, 6, 12], num_blocks=[2, 6, 6], ffn_ratios=[8, 4, 4],
-            num_global_tokens=16,
-        ),
-        'base': dict(
-            embed_dims=[128, 256, 512], num_heads=[4, 8, 16], num_blocks=[3, 8, 6], ffn_ratios=[8, 4, 4],
-            num_global_tokens=24,
-        ),
+        name: dict(zip((*_PER_STAGE, 'num_global_tokens'), values))
+        for name, values in {
+            'tiny': ([64, 128, 256], [2, 4, 8], [2, 6, 6], [8, 4, 4], 8),
+            'small': ([96, 192, 384], [3, 6, 12], [2, 6, 6], [8, 4, 4], 16),
+            'base': ([128, 256, 512], [4, 8, 16], [3, 8, 6], [8, 4, 4], 24),
+        }.items()
     }
-)  # fmt: skip
-
-_PER_STAGE = ('embed_dims', 'num_heads', 'num_blocks', 'ffn_ratios')
+)
 
 
 class LightViTBlock(nn.Module):
@@ -54,25 +53,20 @@ class LightViTBlock(nn.Module):
         channels: Channels C.
         attn: The attention; of this width, as the FFN.
         ffn: The FFN.
-        keep_global_tokens: Whether global tokens are kept; otherwise they end with the attention, and the FFN sees
+        keep_global: Whether global tokens are kept; otherwise they end with the attention, and the FFN sees
             image tokens only.
         drop_path_rate: Probability of dropping a sample's residual branch, in [0, 1).
 
     Shape:
         ``forward(x, grid)``: x (B, L + T, C), image tokens first, in the order of ``grid`` -> the same shape, or
-        (B, L, C) without ``keep_global_tokens``.
+        (B, L, C) without ``keep_global``.
     """
 
     def __init__(
-        self,
-        channels: int,
-        attn: AggregatedAttention,
-        ffn: FFN,
-        keep_global_tokens: bool = True,
-        drop_path_rate: float = 0.0,
+        self, channels: int, attn: AggregatedAttention, ffn: FFN, keep_global: bool = True, drop_path_rate: float = 0.0
     ) -> None:
         super().__init__()
-        self.keep_global_tokens = keep_global_tokens
+        self.keep_global = keep_global
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
         self.attn = attn
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
@@ -80,8 +74,8 @@ class LightViTBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x_BMC: Tensor, grid: TokenGrid) -> Tensor:
-        shortcut = x_BMC if self.keep_global_tokens else x_BMC[:, : grid.num_tokens]
-        x_BMC = shortcut + self.drop_path(self.attn(self.norm1(x_BMC), grid, self.keep_global_tokens))
+        shortcut = x_BMC if self.keep_global else x_BMC[:, : grid.num_tokens]
+        x_BMC = shortcut + self.drop_path(self.attn(self.norm1(x_BMC), grid, self.keep_global))
         return x_BMC + self.drop_path(self.ffn(self.norm2(x_BMC)))
 
 
@@ -100,11 +94,7 @@ class LightViTStage(nn.Module):
     """
 
     def __init__(
-        self,
-        downsample: ResidualPatchMerging | None,
-        blocks: Sequence[LightViTBlock],
-        window_size: int | None,
-        with_cp: bool = False,
+        self, downsample: nn.Module | None, blocks: Sequence[nn.Module], window_size: int | None, with_cp: bool = False
     ) -> None:
         super().__init__()
         self.downsample = downsample
@@ -121,7 +111,7 @@ class LightViTStage(nn.Module):
             x = torch.cat([x, global_BTC], dim=1)
         for block in self.blocks:
             x = checkpoint(block, x, grid, use_reentrant=False) if self.with_cp else block(x, grid)
-        has_tokens = global_BTC is not None and self.blocks[-1].keep_global_tokens
+        has_tokens = global_BTC is not None and self.blocks[-1].keep_global
         return grid.unflatten(x[:, : grid.num_tokens]), x[:, grid.num_tokens :] if has_tokens else None
 
 
@@ -190,7 +180,6 @@ class LightViT(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         settings = _resolve_arch(arch)
-        depth = len(settings['embed_dims'])
         T = settings['num_global_tokens'] if num_global_tokens is None else num_global_tokens
         S = window_size
         require('num_global_tokens', T, isinstance(T, int) and T >= 0, 'an integer >= 0')
@@ -201,7 +190,7 @@ class LightViT(BaseModule):
         self.embed_dims = list(settings['embed_dims'])
         self.num_global_tokens = T
         self.window_size = window_size
-        self.out_indices = _resolve_out_indices(out_indices, depth)
+        self.out_indices = _resolve_out_indices(out_indices, len(self.embed_dims))
         self.num_stages = max(self.out_indices) + 1
         self.out_type = 'featmap' if out_type == 'featmap' else 'tokens'
         self.norm_eval = norm_eval

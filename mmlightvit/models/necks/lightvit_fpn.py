@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmlightvit.models.arguments import require
-from mmlightvit.models.published import translate_neck
+from mmlightvit.published import translate_neck
 from mmlightvit.registry import MODELS
 
 
@@ -67,10 +67,9 @@ class LightViTFPN(BaseModule):
                 dict(type='Kaiming', layer='ConvTranspose2d', mode='fan_out', nonlinearity='relu'),
             ]
         super().__init__(init_cfg=init_cfg)
-        num_ins = len(in_channels)
-        least = num_transposed + num_ins
+        least = num_transposed + len(in_channels)
         sources = (None, 'input', 'lateral', 'output')
-        require('in_channels', in_channels, num_ins > 0, 'the channels of at least one input')
+        require('in_channels', in_channels, len(in_channels) > 0, 'the channels of at least one input')
         require('num_transposed', num_transposed, num_transposed >= 0, 'an integer >= 0')
         require('num_outs', num_outs, num_outs >= least, f'at least num_transposed + len(in_channels) = {least}')
         require('upsample', upsample, upsample in ('transposed', 'bilinear'), "'transposed' or 'bilinear'")

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,14 +89,12 @@ def rename_to_ours(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
 
 def rename_to_published(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Our state dict under the published names, with the index buffers that the published model expects."""
-    from mmlightvit.models.layers.attention import relative_position_index
-
     renamed = {}
     for key, value in state.items():
         renamed[to_published(key, kind)] = value
         if key.endswith(f'.{TABLE}'):
             window = (math.isqrt(value.shape[0]) + 1) // 2
-            renamed[to_published(key.replace(TABLE, INDEX), kind)] = relative_position_index(window).flatten()
+            renamed[to_published(key.replace(TABLE, INDEX), kind)] = index_buffer(window)
     return renamed
 
 
@@ -130,12 +129,17 @@ def _offset(template: str, name: str) -> int:
 # Values that depend on the window -------------------------------------------------------------------------------------
 
 
+def index_buffer(window: int) -> Tensor:
+    """The buffer of the published files that names a row of the position-bias table per query and key, (S ** 4,)."""
+    position = torch.cartesian_prod(torch.arange(window), torch.arange(window))
+    row_and_column = position[:, None] - position + window - 1
+    return (row_and_column * torch.tensor([2 * window - 1, 1])).sum(-1).flatten()
+
+
 def problem_of_index(key: str, value: Tensor) -> str | None:
     """Why an index buffer cannot be left out: it is not the one that its window gives; None if it is."""
-    from mmlightvit.models.layers.attention import relative_position_index
-
     window = math.isqrt(math.isqrt(value.numel()))
-    if window**4 == value.numel() and value.flatten().equal(relative_position_index(window).flatten()):
+    if window**4 == value.numel() and value.flatten().equal(index_buffer(window)):
         return None
     return f'{key} is not the index of a {window} x {window} window in row-major order.'
 
