@@ -71,26 +71,23 @@ class _BlockGraph:
         image = self.image_of(x) if self.has_tokens else x
         if self.real is not None:
             image = self.op('Mul', [image, self.real])  # padded tokens are zero before the projection
-        q, k, v = (self.linear(image, 'attn.qkv', part) for part in range(3))  # (B, P, C)
-        q, v = self.heads(q), self.heads(v)  # (B, N, P, D)
+        q, k, v = (self.heads(self.linear(image, 'attn.qkv', part)) for part in range(3))  # (B, N, P, D)
         D = attn.qkv.in_features // N
-        k = self.op('Transpose', [self.reshape(k, [0, -1, A, N, D])], perm=[0, 3, 1, 4, 2])  # (B, N, W, D, A)
-        q_window, v_window = (self.reshape(part, [0, N, -1, A, D]) for part in (q, v))
+        # Windows count as heads, since runtimes join a transpose to a product of four dimensions.
+        q_window, k_window, v_window = (self.reshape(part, [0, -1, A, D]) for part in (q, k, v))  # (B, N W, A, D)
+        scores = self.reshape(self.op('MatMul', [q_window, self.transposed(k_window)]), [0, N, -1, A, A])
         bias = self.weight('attn.position_bias', attn.position_bias().transpose(0, 1))  # (N, 1, A, A)
-        out = self.attend(self.op('Add', [self.op('MatMul', [q_window, k]), bias]), v_window)  # Eq. 1
-        out = self.reshape(out, [0, N, -1, D])
+        scores = self.reshape(self.op('Softmax', [self.op('Add', [scores, bias])], axis=-1), [0, -1, A, A])
+        out = self.reshape(self.op('MatMul', [scores, v_window]), [0, N, -1, D])  # Eq. 1
         if not self.has_tokens:
             return self.merge(out), None
-        # The scores of Eq. 2 window by window, so that one transposed k serves: (B, N, W, T, A), then (B, N, T, P).
-        q_global = self.reshape(self.linear(self.tokens_of(x), 'attn.qkv', 0), [0, 1, self.num_tokens, N, D])
-        scores = self.op('MatMul', [self.op('Transpose', [q_global], perm=[0, 3, 1, 2, 4]), k])
-        scores = self.reshape(self.op('Transpose', [scores], perm=[0, 1, 3, 2, 4]), [0, N, self.num_tokens, -1])
+        q_global = self.heads(self.linear(self.tokens_of(x), 'attn.qkv', 0))  # (B, N, T, D)
+        scores = self.op('MatMul', [q_global, self.transposed(k)])
         if self.real is not None:
             scores = self.op('Add', [scores, self.hiding(self.real)])
         tokens = self.merge(self.attend(scores, v))  # Eq. 2
-        k_global, v_global = (self.linear(tokens, 'attn.kv_global', part) for part in range(2))
-        scores = self.op('MatMul', [q, self.heads(k_global, perm=[0, 2, 3, 1])])
-        broadcast = self.attend(scores, self.heads(v_global))  # Eq. 3
+        k_global, v_global = (self.heads(self.linear(tokens, 'attn.kv_global', part)) for part in range(2))
+        broadcast = self.attend(self.op('MatMul', [q, self.transposed(k_global)]), v_global)  # Eq. 3
         return self.merge(self.op('Add', [out, broadcast])), tokens  # Eq. 4
 
     def gated(self, y: ir.Value) -> ir.Value:
@@ -136,9 +133,13 @@ class _BlockGraph:
     def attend(self, scores: ir.Value, v: ir.Value) -> ir.Value:
         return self.op('MatMul', [self.op('Softmax', [scores], axis=-1), v])
 
-    def heads(self, x: ir.Value, perm: Sequence[int] = (0, 2, 1, 3)) -> ir.Value:
-        """(B, L, C) -> (B, N, L, D), or another order of B, L, N, D."""
-        return self.op('Transpose', [self.reshape(x, [0, 0, self.num_heads, -1])], perm=perm)
+    def heads(self, x: ir.Value) -> ir.Value:
+        """(B, L, C) -> (B, N, L, D)."""
+        return self.op('Transpose', [self.reshape(x, [0, 0, self.num_heads, -1])], perm=[0, 2, 1, 3])
+
+    def transposed(self, x: ir.Value) -> ir.Value:
+        """(..., L, D) -> (..., D, L), of four dimensions."""
+        return self.op('Transpose', [x], perm=[0, 1, 3, 2])
 
     def merge(self, x: ir.Value) -> ir.Value:
         """(B, N, L, D) -> (B, L, C)."""
