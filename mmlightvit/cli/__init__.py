@@ -37,6 +37,7 @@ COMMANDS = {
     'convert': Command('mmlightvit.cli.convert', 'convert a checkpoint: names of parameters, file format'),
     'flops': Command('mmlightvit.cli.flops', 'parameters and multiply-adds of a config'),
     'export': Command('mmlightvit.cli.export', 'write a model as one file that runs without torch, and prove it'),
+    'serve': Command('mmlightvit.cli.serve', 'answer over HTTP what exported models find in pictures'),
     'benchmark': Command('mmlightvit.cli.benchmark', 'time the forms of one model against each other'),
     'show': Command('mmlightvit.cli.show', 'what an exported file or a model folder says of itself'),
     'doctor': Command('mmlightvit.cli.doctor', 'what is installed, and what is wrong with it'),

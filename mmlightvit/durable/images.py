@@ -23,6 +23,10 @@ class BadSample(ValueError):
     """A file of a data set, or its annotation, cannot be used; the message is the reason in plain words."""
 
 
+class TooManyPixels(BadSample):
+    """An image is larger than it may be, by its header."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What an image file says of itself before its pixels are read: size as stored (before EXIF), Pillow's mode."""
@@ -51,12 +55,13 @@ def fetch(path: str, backend_args: dict | None = None) -> bytes:
     return bytes(content)
 
 
-def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(content: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] | None = None) -> Header:
     """Size and mode of an image, without decoding it.
 
     Args:
         content: The file.
         max_pixels: Height x width that is still accepted.
+        formats: Pillow's names of those that are tried; None for all.
 
     Raises:
         BadSample: No known format, or too many pixels.
@@ -64,16 +69,16 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 header = Header(image.height, image.width, image.mode)
     except Image.DecompressionBombError:
-        raise BadSample(f'its header claims more pixels than max_pixels={max_pixels:,}') from None
+        raise TooManyPixels(f'its header claims more pixels than max_pixels={max_pixels:,}') from None
     except UnidentifiedImageError:
         raise BadSample('it is not an image of a known format') from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's plugins, on broken headers
+    except (OSError, RuntimeError, ValueError, SyntaxError, EOFError) as error:  # Pillow's plugins, on broken headers
         raise BadSample(f'its header cannot be read: {error}') from error
     if header.height * header.width > max_pixels:
-        raise BadSample(
+        raise TooManyPixels(
             f'its header claims {header.width} x {header.height} pixels, more than max_pixels={max_pixels:,}'
         )
     return header

@@ -126,7 +126,7 @@ def _from_pillow(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], int 
     try:
         orientation = image.getexif().get(_ORIENTATION)
         pixels = _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's plugins, on broken files
+    except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:  # Pillow's plugins, on broken files
         reason = ' '.join(str(error).split())
         if 'truncated' in reason or 'broken' in reason:
             reason = 'the file is broken or cut off'

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -166,3 +167,16 @@ def test_nothing_of_it_needs_torch(repo):
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=repo, check=True)
     assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('kind', ['AVIF', 'JPEG', 'PNG', 'TIFF', 'WEBP'])
+def test_a_file_with_a_wrong_byte_is_a_picture_or_an_error_of_ours(kind):
+    content, refused = encoded(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)), kind), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, of what it can make up for
+        for place in range(min(len(content), 400)):
+            try:
+                decode(content[:place] + b'\xff' + content[place + 1 :], 'a')
+            except PictureError:
+                refused += 1
+    assert refused > 5
