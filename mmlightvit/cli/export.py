@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     static = tuple(args.static) if args.static else None
     plan = Plan(args.format, args.cut, static, args.normalise, args.int8)
     measure = (lambda draft: _metrics(args, draft)) if args.data else None
-    info = export(model, out, plan, _pictures(args.images), measure, _say)
+    info = export(model, out, plan, _pictures(args.images), measure, _say, may_find_nothing=args.random)
     print(describe_certificate(info.extra['certificate']))
     print(f'wrote {out}: {out.stat().st_size / 1e6:.1f} MB')
 
@@ -90,8 +90,10 @@ def _metrics(args: argparse.Namespace, draft: Path) -> dict[str, Any]:
     task = asked[0].model['task']
     kind, name = MAIN[task]
     before, after = (measure(found, truth).values[kind][name] for found in asked)
-    if before is not None and (after is None or after < before - _MAY_FALL[task]):
-        raise UserError(f'{name} falls from {before:.4f} to {after or 0:.4f}; nothing was written')
+    if before is None or after is None:
+        raise UserError(f'{args.data}: {name} is not defined there (no labelled object?); nothing was written')
+    if after < before - _MAY_FALL[task]:
+        raise UserError(f'{name} falls from {before:.4f} to {after:.4f}; nothing was written')
     return {'metric': name, 'before': before, 'after': after, 'data': args.data}
 
 
@@ -100,10 +102,11 @@ def describe_certificate(certificate: dict[str, Any]) -> str:
     lines = [f'  {"x".join(map(str, row["size"])):>10}  {row["max_error"]:.2g}' for row in certificate['verified']]
     lines.insert(0, 'verified at sizes, with the largest difference:')
     if 'pictures' in certificate:
-        objects = f', {certificate["objects"]} objects' if 'objects' in certificate else ''
-        lines.append(f'and on {certificate["pictures"]} pictures{objects}: {certificate["max_error_of_pictures"]:.2g}')
+        lines.append(f'and on {certificate["pictures"]} pictures: {certificate["max_error_of_pictures"]:.2g}')
+    if 'objects' in certificate:
+        lines.append(f'objects compared: {certificate["objects"] or "none, the model finds nothing: not proven"}')
     if 'metric' in certificate:
-        lines.append(f'{certificate["metric"]}: {certificate["before"]} before, {certificate["after"]} after')
+        lines.append(f'{certificate["metric"]}: {certificate["before"]:.4f} before, {certificate["after"]:.4f} after')
     if 'note' in certificate:
         lines.append(f'note: {certificate["note"]}')
     return '\n'.join(lines)

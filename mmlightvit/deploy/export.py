@@ -59,6 +59,7 @@ def export(
     pictures: Sequence[NDArray[np.uint8]] = (),
     measure: Callable[[Path], dict[str, Any]] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    may_find_nothing: bool = False,
 ) -> ModelInfo:
     """Export a model and prove the file.
 
@@ -69,6 +70,8 @@ def export(
         pictures: Real ones to verify with, RGB (H, W, 3).
         measure: Takes the file and gives what is to stand in its certificate too, or raises.
         say: Takes a line about what is being done.
+        may_find_nothing: Whether a detector that finds no object in any picture, whose objects are therefore not
+            proven, is exported all the same.
 
     Returns:
         What the file says of itself, certificate included.
@@ -91,6 +94,11 @@ def export(
         say('verifying it')
         if plan.cut == 'end2end':
             certificate = _verify_whole(model, draft, plan, pictures)
+            if certificate.get('objects') == 0 and not may_find_nothing:
+                raise UserError(
+                    'the model finds no object in any of the pictures, so its objects cannot be proven: '
+                    'name pictures with objects by --images; nothing was written'
+                )
         else:
             certificate = _verify_maps(model, draft, plan)
         if measure is not None:

@@ -76,21 +76,22 @@ def verify(
     Raises:
         UserError: An answer differs; the message says at which size or picture, and by how much.
     """
-    table = []
+    table, found = [], 0
     for place, size in enumerate(sizes):
         # One picture, then two at once, and so on.
         cuts = [resize_pixels(pictures[(place + i) % len(pictures)], *size) for i in range(1 + place % 2)]
         wants, gots = (each.run([_as_it_is(each, cut) for cut in cuts]) for each in (model, exported))
         where = f'at {size[0]}x{size[1]}'
         worst = max(compare(want, got, tolerance, where) for want, got in zip(wants, gots))
+        found += sum(map(_objects, wants))
         table.append({'size': list(size), 'pictures': len(cuts), 'max_error': float(f'{worst:.3g}')})
     outside = exported.input
     prepared = replace(model.input, resize=outside.resize, crop=outside.crop, pad_multiple=outside.pad_multiple)
-    found, worst = 0, 0.0
+    worst = 0.0
     for place, picture in enumerate(pictures):
         want, got = (each.run([prepare(picture, spec)])[0] for each, spec in ((model, prepared), (exported, outside)))
         worst = max(worst, compare(want, got, tolerance, f'picture {place + 1} of {len(pictures)}'))
-        found += 0 if want.boxes is None else len(want.boxes)
+        found += _objects(want)
     certificate = {
         **_certificate(table),
         'pictures': len(pictures),
@@ -164,6 +165,10 @@ def compare(want: Raw, got: Raw, tolerance: Tolerance, where: str) -> float:
         _require(equal >= tolerance.pixels, where, f'{1 - equal:.2%} of the pixels have another class')
         return 1 - equal
     return _compare_objects(want, got, tolerance, where)
+
+
+def _objects(raw: Raw) -> int:
+    return 0 if raw.boxes is None else len(raw.boxes)
 
 
 def _compare_objects(want: Raw, got: Raw, tolerance: Tolerance, where: str) -> float:

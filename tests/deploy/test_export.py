@@ -66,6 +66,18 @@ def test_wrong_weights_are_found_and_leave_no_file(tmp_path, pictures, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_detector_that_finds_nothing_is_not_proven(tmp_path, pictures, monkeypatch, exported):
+    model, path, _ = exported('instance')
+    monkeypatch.setattr('mmlightvit.deploy.graph.to_onnx', lambda *_: _graph_of(path))
+    with monkeypatch.context() as patch:
+        patch.setattr('mmlightvit.deploy.verify._objects', lambda raw: 0)
+        with pytest.raises(UserError, match='finds no object in any of the pictures'):
+            export(model, tmp_path / 'model.onnx', Plan(), pictures)
+        assert not list(tmp_path.iterdir())
+        info = export(model, tmp_path / 'model.onnx', Plan(), pictures, may_find_nothing=True)
+    assert info.extra['certificate']['objects'] == 0
+
+
 def _graph_of(path):
     import onnx_ir as ir
 
