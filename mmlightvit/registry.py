@@ -49,6 +49,7 @@ HOOKS = _root.Registry(
         f'{_D}.data_guard',
         f'{_D}.early_stopping',
         f'{_D}.results',
+        f'{_D}.time_budget',
         'mmlightvit.deploy.compile',
         'mmlightvit.inference.model_folder_hook',
     ],

@@ -79,7 +79,8 @@ def _reported_load(stock: Callable) -> Callable:
     """For the runner.
 
     Training that starts from the file (``load_from`` without ``resume``) has the declared liberties, and
-    ``load_fresh`` in the config names further parameters that stay as initialised. Hooks see a complete state dict.
+    ``load_fresh`` in the config names further parameters that stay as initialised; with ``load_other_classes`` those of
+    another number of classes do. Hooks see a complete state dict.
     """
 
     @functools.wraps(stock)
@@ -95,7 +96,12 @@ def _reported_load(stock: Callable) -> Callable:
         starting = training and not self._resume and not strict
         fresh = self.cfg.get('load_fresh') or () if starting else ()
         checkpoint['state_dict'], report = complete_state(
-            model, checkpoint, str(filename), starting=starting, fresh=fresh
+            model,
+            checkpoint,
+            str(filename),
+            starting=starting,
+            fresh=fresh,
+            other_classes=starting and bool(self.cfg.get('load_other_classes')),
         )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         # A hook may have exchanged the weights, as averaging does; they have to fit as well.

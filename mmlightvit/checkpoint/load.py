@@ -104,8 +104,12 @@ def complete_state(
     starting: bool = False,
     prefix: str | None = None,
     fresh: Sequence[str] = (),
+    other_classes: bool = False,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """A state dict that the model loads strictly, and what becomes of each key. As :func:`load_into` otherwise."""
+    """A state dict that the model loads strictly, and what becomes of each key. As :func:`load_into` otherwise.
+
+    ``other_classes``: parameters behind the backbone stay as initialised where their number of outputs alone differs.
+    """
     fresh = (fresh,) if isinstance(fresh, str) else tuple(fresh)
     weights = find_state_dict(checkpoint, name)
     foreign = _has_another_backbone(model)
@@ -122,6 +126,8 @@ def complete_state(
         value = incoming.pop(key, None)
         beginning = next((b for b in fresh if key.startswith(b)), None)
         reason = declared.get(key) or (f'declared by {beginning}' if beginning else None)
+        if other_classes and value is not None and 'backbone.' not in key and value.shape[1:] == present.shape[1:]:
+            reason = reason or 'for another number of classes'
         if value is not None and value.shape == present.shape:
             complete[key] = value
         elif reason is not None:

@@ -102,6 +102,7 @@ def call(name: str, arguments: Sequence[str] | None = None, prog: str | None = N
     parser = module.parser()
     if prog is not None:
         parser.prog = prog
+        parser.set_defaults(is_tool=True)
     args = parser.parse_args(arguments)
     try:
         with quiet_terminal():

@@ -73,7 +73,8 @@ def use_fold(cfg: Config, folder: DatasetFolder) -> None:
 def start_from(cfg: Config, source: str) -> None:
     """Start from the weights of a model, or, with ``none``, from none.
 
-    A classifier gives its backbone, any other model everything.
+    A classifier gives its backbone, any other model everything; where it knows another number of classes, the layers
+    that give them begin at random.
 
     Raises:
         UserError: There is no such model, or its weights are not here.
@@ -86,6 +87,7 @@ def start_from(cfg: Config, source: str) -> None:
         if backbone.get('norm_eval'):
             backbone.norm_eval = False  # its statistics would be those of no training
         return
+    cfg.load_other_classes = True
     path = Path(source).expanduser()
     if path.is_dir():
         found = [*path.glob('model.safetensors'), *path.glob('model/model.safetensors'), *path.glob('best.pth')]
@@ -134,6 +136,8 @@ def use_epochs(cfg: Config, epochs: int, pictures: int | None, processes: int) -
     _stretch(cfg, epochs * length, loop.max_iters, by_epoch=False)
     loop.max_iters = epochs * length
     loop.val_interval = cfg.default_hooks.checkpoint.interval = length
+    if cfg.default_hooks.get('logger'):
+        cfg.default_hooks.logger.interval = min(cfg.default_hooks.logger.get('interval', 10), length)
 
 
 def _stretch(cfg: Config, new: int, old: int, *, by_epoch: bool) -> None:

@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help='keep an exponential moving average of the weights, validate it and save it as the model; '
         f'MOMENTUM is the share of the new weights in each step (default {DEFAULT_EMA_MOMENTUM})',
     )
+    parser.set_defaults(is_tool=False)
     return parser
 
 
@@ -70,7 +71,7 @@ def _add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     """What needs the data of a prepared folder."""
     group = parser.add_argument_group('for a prepared folder')
     add: Any = group.add_argument
-    add('--model', metavar='NAME', help="model of another config of the task; the recipe stays the folder's")
+    add('--model', metavar='NAME', help='model of another config of the task')
     add('--fold', type=int, metavar='K', help='train on fold K of `mmlightvit data split --folds`')
     add('--balance', choices=('none', 'repeat', 'loss'), default='none', help='rare classes: more often, or heavier')
     add('--no-report', action='store_true', help='leave out the report at the end')
@@ -81,15 +82,16 @@ def _add_number_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('short for settings of the config')
     add: Any = group.add_argument
     add('--from', dest='source', metavar='MODEL', help='start from the weights of a file, folder or name; none')
-    add('--epochs', type=int, metavar='N', help='passes over the data; the schedule is stretched to them')
-    add('--batch', type=int, metavar='N', help='pictures per step of one process; the rate is scaled along')
+    add('--epochs', type=int, metavar='N', help='passes over the data; stretches the schedule')
+    add('--time', metavar='T', help='as many epochs as fit into T, such as 2h30m')
+    add('--batch', type=int, metavar='N', help='pictures per step; the rate is scaled along')
     add('--lr', type=float, metavar='X', help='learning rate, as it is')
     add('--size', type=int, metavar='PX', help='short side, or square, of the pictures')
     add('--freeze', type=int, metavar='N', help='keep the stem and the first N stages as they start')
     add('--workers', type=int, metavar='N', help='processes that load data')
     add('--seed', type=int, metavar='N', help='of everything random')
     add('--device', metavar='D', help='cpu, cuda or cuda:N')
-    add('--log', nargs='+', metavar='NAME', help='also log to tensorboard, mlflow, wandb, clearml, dvclive or aim')
+    add('--log', nargs='+', metavar='NAME', help='tensorboard, mlflow, wandb, clearml, dvclive, aim')
     add(
         '--patience',
         type=int,
@@ -104,6 +106,8 @@ def require(args: argparse.Namespace) -> None:
     Raises:
         UserError: A file of the command line does not exist.
     """
+    if args.time is not None and args.epochs is not None:
+        raise UserError('--time finds the number of epochs; leave --epochs out')
     if args.device is not None:
         from mmlightvit.cli.recipe import choose_device
 
@@ -210,7 +214,14 @@ def _use_numbers(cfg: Config, args: argparse.Namespace, folder: DatasetFolder | 
 def announced(args: argparse.Namespace) -> Config:
     """:func:`prepare`, followed by a line that does the same once more: the runner writes this config."""
     cfg = prepare(args)
-    if _is_folder(args) and int(os.environ.get('RANK', '0')) == 0:
+    first = int(os.environ.get('RANK', '0')) == 0
+    if args.time is not None:
+        from mmlightvit.cli import preflight, time_budget
+
+        told = time_budget.use_time(cfg, time_budget.seconds_of(args.time), preflight.goes_on(cfg))
+        if first:
+            print(f'--time {args.time}: {told}', flush=True)
+    if _is_folder(args) and first:
         written = Path(cfg.work_dir) / Path(cfg.filename).name
         print(f'python tools/train.py {shlex.quote(str(written))}', flush=True)
     return cfg
@@ -221,7 +232,14 @@ def train(args: argparse.Namespace) -> Runner:
     require(args)
     from mmlightvit.cli.run import carry_out
 
-    runner, _ = carry_out(args, announced, lambda runner: runner.train(), AllRanksError)
+    def job(runner: Runner) -> None:
+        if not args.is_tool:
+            from mmlightvit.cli import progress
+
+            progress.show(runner)
+        runner.train()
+
+    runner, _ = carry_out(args, announced, job, AllRanksError)
     return runner
 
 
