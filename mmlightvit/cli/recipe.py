@@ -87,15 +87,14 @@ def start_from(cfg: Config, source: str) -> None:
         if backbone.get('norm_eval'):
             backbone.norm_eval = False  # its statistics would be those of no training
         return
-    cfg.load_other_classes = True
     path = Path(source).expanduser()
     if path.is_dir():
         found = [*path.glob('model.safetensors'), *path.glob('model/model.safetensors'), *path.glob('best.pth')]
         if not found:
             raise UserError(f'--from {source}: there is no model.safetensors and no best.pth in it')
-        cfg.load_from = str(found[0])
+        whole = str(found[0])
     elif path.is_file():
-        cfg.load_from = str(path)
+        whole = str(path)
     else:
         entry = next((entry for entry in zoo.entries() if entry.name == source), None)
         if entry is None or entry.address is None:
@@ -106,8 +105,10 @@ def start_from(cfg: Config, source: str) -> None:
             )
         if entry.task == 'classification':
             backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=entry.address)
-        else:
-            cfg.load_from = entry.address
+            return
+        whole = entry.address
+    cfg.load_from, cfg.load_other_classes = whole, True
+    backbone.init_cfg = None  # its weights are in there
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
