@@ -22,7 +22,7 @@ export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-reliability lint docs clean FORCE
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-page test-reliability lint docs clean FORCE
 
 help: ## This list
 	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
@@ -107,6 +107,13 @@ test: lint ## Lint, then the tests
 
 test-slow: $(STAMPS)/package ## The tests that need minutes each
 	$(PY) -m pytest -m slow --ignore=tests/reliability
+
+build/onnxruntime-web-1.30.0.tgz:
+	@mkdir -p build
+	cd build && npm pack onnxruntime-web@1.30.0
+
+test-page: $(STAMPS)/package build/onnxruntime-web-1.30.0.tgz ## The page of an exported model in headless Chromium; needs chromium and npm
+	$(PY) -m pytest -m 'slow or not slow' tests/deploy/test_page.py
 
 test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; meant to stay under 40 minutes on two cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/reliability -m "slow or not slow"

@@ -86,6 +86,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['mmlightvit', 'mmlightvit.*']),
+    package_data={'mmlightvit.deploy.page': ['static/*']},
     entry_points={'console_scripts': ['mmlightvit = mmlightvit.cli:main']},
     install_requires=BASE,
     extras_require=extras(),

@@ -84,6 +84,7 @@ def test_wheel_carries_configs_tools_and_index(source, wheel):
     assert names >= {
         f'{path.relative_to(source)}' for path in (source / 'mmlightvit').rglob('*.py') if '.mim' not in path.parts
     }
+    assert {'mmlightvit/deploy/page/static/index.html', 'mmlightvit/deploy/page/static/page.js'} <= names
     assert not any('__pycache__' in name or name.startswith('tests') for name in names)
 
 

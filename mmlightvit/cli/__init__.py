@@ -39,6 +39,7 @@ COMMANDS = {
     'export': Command('mmlightvit.cli.export', 'write a model as one file that runs without torch, and prove it'),
     'serve': Command('mmlightvit.cli.serve', 'answer over HTTP what exported models find in pictures'),
     'benchmark': Command('mmlightvit.cli.benchmark', 'time the forms of one model against each other'),
+    'page': Command('mmlightvit.cli.page', 'write a page that runs an exported model in the browser'),
     'show': Command('mmlightvit.cli.show', 'what an exported file or a model folder says of itself'),
     'doctor': Command('mmlightvit.cli.doctor', 'what is installed, and what is wrong with it'),
 }
