@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmlightvit.cli.config import load_config
+from mmlightvit.cli.quiet import quiet_terminal
 from mmlightvit.errors import exit_on_user_error
 from mmlightvit.toolboxes import import_toolbox
 from mmlightvit.visualization.logs import plot_logs, read_run
@@ -42,8 +43,10 @@ def main() -> None:
     curves, predictions = args.work_dir / 'curves.png', args.work_dir / 'predictions.png'
     plot_logs([read_run(args.work_dir)], curves)
     cfg = load_config(args.config)
-    import_toolbox(cfg.default_scope)
-    contact_sheet(predict(cfg, args.checkpoint, args.count, args.score_thr), predictions, args.columns)
+    with quiet_terminal() as quiet:
+        with quiet.imports():
+            import_toolbox(cfg.default_scope)
+        contact_sheet(predict(cfg, args.checkpoint, args.count, args.score_thr), predictions, args.columns)
     print(f'training curves: {curves}\npredictions on the test set: {predictions}')
 
 
