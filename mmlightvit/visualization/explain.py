@@ -2,7 +2,8 @@
 """Which global token serves which object: what the tokens gather, and to whom they deliver it, beside what was found.
 
 A token serves an object where the object's pixels take more of their answer from it than the picture's pixels do on
-average (the ratio is the *lift*). Shown is the block whose tokens tell the objects apart best.
+average (the ratio is the *lift*). Shown is the block whose tokens tell objects from the rest best, and of its tokens
+those that differ; several often do the same work.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from mmlightvit.inference.result import Result
 from mmlightvit.visualization.attention import BlockMaps, collect_maps, find_backbone
 from mmlightvit.visualization.attention_sheet import COLOUR_MAP, to_pixels
 
-_OBJECTS, _TOKENS = 6, 4
-_GAP, _PANEL = 16, 720
+_OBJECTS, _TOKENS = 6, 3
+_GAP, _LINE, _HEAD = 16, 34, 56
+#: Pixels of the longer side of the two large pictures.
+_PANEL = 560
+#: Two tokens whose maps correlate so much are alike, and one is shown.
+_ALIKE = 0.95
 #: A map that varies by less than this share of its mean is as good as even, and is not stretched to look uneven.
 _FLAT = 0.02
-_PAPER, _INK, _PALE = (255, 255, 255), (25, 25, 25), (120, 120, 120)
-
-
-Outline = tuple[NDArray[np.bool_], NDArray[np.bool_], Colour]
+_PAPER, _INK, _PALE = (255, 255, 255), (25, 25, 25), (100, 100, 100)
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,15 @@ class Service:
         maps: The block.
         lift: (things, T); above 1 the token serves the thing more than the picture.
         gathered: (things, T), the share of what the token gathers that comes from the thing.
-        tokens: The tokens to show, counted from 0, the best of each thing first.
+        tokens: The tokens to show, counted from 0: that of the surest thing first, then those that differ most.
+        alike: Of each of these, the others that do the same.
     """
 
     maps: BlockMaps
     lift: NDArray[np.float64]
     gathered: NDArray[np.float64]
     tokens: list[int]
+    alike: list[list[int]]
 
 
 class ExplainWriter(Writer):
@@ -141,11 +145,29 @@ def serve(maps: BlockMaps, things: Sequence[Thing], size: tuple[int, int]) -> Se
         weight = _on_grid(thing.mask, size, maps.stride, grid)
         lift[index] = (_mean_over(broadcast, weight) / average).numpy()
         gathered[index] = ((aggregation * weight).sum((1, 2)) / (aggregation * whole).sum((1, 2))).numpy()
-    best = lift.argmax(axis=1).tolist()
-    # After the best token of each thing come those that gather from the fewest places.
+    # Without things, the token that gathers from the fewest places.
     spread = -(aggregation * (aggregation + 1e-12).log()).sum((1, 2))
-    tokens = list(dict.fromkeys([*best, *spread.argsort().tolist()]))[:_TOKENS]
-    return Service(maps, lift, gathered, tokens)
+    tokens, alike = _different(broadcast, int(lift[0].argmax()) if len(things) else int(spread.argmin()))
+    return Service(maps, lift, gathered, tokens, alike)
+
+
+def _different(broadcast: Tensor, first: int) -> tuple[list[int], list[list[int]]]:
+    """A token and those that deliver elsewhere, each the least like those before it; and which others are like each."""
+    varied = broadcast.flatten(1) - broadcast.flatten(1).mean(1, keepdim=True)
+    varied = F.normalize(varied, dim=1, eps=1e-9)  # a token that delivers to all alike is like no other
+    likeness = (varied @ varied.T).fill_diagonal_(1).numpy()
+    tokens = [first]
+    while len(tokens) < _TOKENS:
+        most = likeness[tokens].max(axis=0)
+        if most.min() > _ALIKE:
+            break
+        tokens.append(int(most.argmin()))
+    nearest = likeness[tokens].argmax(axis=0)
+    others = [token for token in range(len(broadcast)) if token not in tokens]
+    return tokens, [
+        [token for token in others if nearest[token] == rank and likeness[tokens[rank], token] > _ALIKE]
+        for rank in range(len(tokens))
+    ]
 
 
 def _telling(service: Service) -> float:
@@ -165,56 +187,54 @@ def _mean_over(values: Tensor, weight: Tensor) -> Tensor:
 
 # -- the picture ------------------------------------------------------------------------------------------------------
 def _compose(result: Result, things: Sequence[Thing], service: Service, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Above, what was found and which token serves which pixel; below, each token's sources and customers."""
-    assert result.image is not None
+    """What was found, who is served by which token, each token's sources and customers; below, the numbers."""
     ratio = result.height / result.width
-    panel = _PANEL if ratio <= 1 else round(_PANEL / ratio)
-    large = panel, round(panel * ratio)
-    width = 2 * panel + 3 * _GAP
-    small_width = (width - (len(service.tokens) + 1) * _GAP) // max(len(service.tokens), 1)
-    small = small_width, round(small_width * ratio)
-    line, head = 34, 48
-    rows = max(len(things), 0)
-    top_maps = head + 2 * line + large[1]
-    height = top_maps + 2 * (small[1] + line) + line + (rows + 1) * line * bool(rows) + _GAP
+    large = min(_PANEL, round(_PANEL / ratio)), min(_PANEL, round(_PANEL * ratio))
+    small_height = (large[1] - _LINE) // 2
+    small = max(190, round(small_height / ratio)), small_height
+    tokens, top = len(service.tokens), _HEAD + _LINE
+    width = 2 * large[0] + tokens * small[0] + (tokens + 3) * _GAP
+    height = top + large[1] + (len(things) + 1) * _LINE * bool(things) + 2 * _GAP
     page = Canvas(np.full((height, width, 3), _PAPER, np.uint8))
-    m = service.maps
-    outlines = _outlines(things, max(1, round(max(result.height, result.width) / 300)))
-    page.text('Which global token serves which object', (_GAP, 10), _INK, 26)
-    page.text(f'stage {m.stage}, block {m.block} of {result.path or "a picture"}', (_GAP + panel + _GAP, 16), _PALE, 18)
-    found = draw(result, enlargement(result.height, result.width))
-    page.paste(found, (_GAP, head + line), large)
-    page.text('found', (_GAP, head + 6), _INK, 20)
-    page.paste(_served(result, outlines, service, size), (2 * _GAP + panel, head + line), large)
-    page.text('served most by', (2 * _GAP + panel, head + 6), _INK, 20)
-    left: float = 2 * _GAP + panel + 150
-    for rank, token in enumerate(service.tokens):
-        left = page.chip(f'token {token + 1}', (left, head + 4), _token_colour(rank), 18) + 8
-    for rank, token in enumerate(service.tokens):
-        left = _GAP + rank * (small_width + _GAP)
-        top = top_maps + 4
-        end = page.chip(f'token {token + 1}', (left, top), _token_colour(rank), 18)
-        page.text('gathers from', (end + 8, top + 2), _INK, 18)
-        gathers = _heat(result, m.aggregation.mean(0)[token], m.stride, size, outlines)
-        page.paste(gathers, (left, top + line - 4), small)
-        top += line + small[1]
-        page.text('and delivers to', (left, top + 4), _INK, 18)
-        delivers = _heat(result, m.broadcast.mean(0)[token], m.stride, size, outlines)
-        page.paste(delivers, (left, top + line - 4), small)
-    top = top_maps + 2 * (small[1] + line) + line // 2
+    m, rim = service.maps, _rims(things, max(1, round(max(result.height, result.width) / 250)))
+    page.text(_headline(things, service), (_GAP, 12), _INK, 28)
+    page.text('found', (_GAP, _HEAD + 4), _INK, 20)
+    page.paste(draw(result, enlargement(result.height, result.width)), (_GAP, top), large)
+    left = 2 * _GAP + large[0]
+    where = f'{PurePath(result.path).name}, ' if result.path else ''
+    page.text(f'served most by   ({where}stage {m.stage}, block {m.block})', (left, _HEAD + 4), _INK, 20)
+    page.paste(_served(result, rim, service, size), (left, top), large)
+    for rank, (token, alike) in enumerate(zip(service.tokens, service.alike)):
+        left = 3 * _GAP + 2 * large[0] + rank * (small[0] + _GAP)
+        end = page.chip(f'token {token + 1}', (left, _HEAD + 2), _token_colour(rank), 20)
+        if alike:
+            page.text(f'  like {", ".join(str(other + 1) for other in alike)}', (end, _HEAD + 4), _PALE, 18)
+        shape = min(small[0], round(small_height / ratio)), small_height
+        for values, above in ((m.aggregation, top), (m.broadcast, top + small_height + _LINE)):
+            page.paste(_heat(result, values.mean(0)[token], m.stride, size, rim), (left, above), shape)
+        page.text('gathers above, delivers below', (left, top + small_height + 7), _PALE, 16)
+    top += large[1] + _GAP // 2
     if things:
-        legend = 'takes x times as much from the token as an average pixel; % of what the token gathers is from there'
-        page.text(legend, (_GAP, top), _PALE, 18)
+        text = 'times as much from the token as an average pixel; in brackets the share of what the token gathers'
+        page.text(f'Each object takes so many {text} that comes from it.', (_GAP, top + 4), _PALE, 18)
     for index, thing in enumerate(things):
-        top += line
-        left = page.chip(thing.name, (_GAP, top), thing.colour, 18)
-        left = max(left + 20, _GAP + 260)
-        for rank in sorted(range(len(service.tokens)), key=lambda r: -service.lift[index, service.tokens[r]]):
-            token = service.tokens[rank]
-            lift, share = service.lift[index, token], service.gathered[index, token]
-            left = page.chip(f'token {token + 1}', (left, top), _token_colour(rank), 18) + 8
-            left = page.text(f'{lift:.2f} x   {share:.0%}', (left, top + 2), _INK, 18) + 28
+        top += _LINE
+        end = max(page.chip(thing.name, (_GAP, top), thing.colour, 20) + 20, _GAP + 230)
+        for rank, token in enumerate(service.tokens):
+            end = page.chip(f'token {token + 1}', (end, top), _token_colour(rank), 20) + 8
+            numbers = f'{service.lift[index, token]:.1f} x ({service.gathered[index, token]:.0%})'
+            end = page.text(numbers, (end, top + 2), _INK, 20) + 30
     return page.pixels()
+
+
+def _headline(things: Sequence[Thing], service: Service) -> str:
+    if not things:
+        return 'What the global tokens gather, and to whom they deliver it'
+    token = service.tokens[0]
+    return (
+        f'Token {token + 1} serves the {things[0].name.rpartition(" ")[0] or things[0].name}: it takes '
+        f'{service.lift[0, token]:.1f} times as much from it as an average pixel'
+    )
 
 
 def _token_colour(rank: int) -> Colour:
@@ -231,21 +251,23 @@ def _at_picture(values: Tensor, stride: int, size: tuple[int, int], result: Resu
     return F.interpolate(grown[None, None], (result.height, result.width), mode='bilinear')[0, 0].double().numpy()
 
 
-def _served(result: Result, outlines: Sequence[Outline], service: Service, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _served(result: Result, rim: NDArray[np.bool_], service: Service, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Each pixel in the colour of the shown token that serves it most, the stronger the more."""
     assert result.image is not None
     broadcast = service.maps.broadcast.mean(0)
     values = np.stack([_at_picture(broadcast[token], service.maps.stride, size, result) for token in service.tokens])
     lift = values / values.mean(axis=(1, 2), keepdims=True)
-    best = lift.argmax(axis=0)
-    colours = np.array([_token_colour(rank) for rank in range(len(service.tokens))], np.float64)[best]
-    strength = np.clip((lift.max(axis=0) - 1) / max(np.quantile(lift.max(axis=0), 0.98) - 1, _FLAT), 0, 1)[..., None]
-    pixels = _grey(result.image) * (1 - 0.75 * strength) + colours * 0.75 * strength
-    return _outlined(pixels.round().astype(np.uint8), outlines)
+    # Each token against its own best, since a token of the background is everywhere a little stronger than average.
+    most = np.maximum(np.quantile(lift, 0.95, axis=(1, 2), keepdims=True) - 1, _FLAT)
+    strength = ((lift - 1) / most).clip(0, 1)
+    colours = np.array([_token_colour(rank) for rank in range(len(service.tokens))], np.float64)
+    opacity = 0.7 * strength.max(axis=0)[..., None]
+    pixels = _grey(result.image) * (1 - opacity) + colours[strength.argmax(axis=0)] * opacity
+    return _rimmed(pixels, rim)
 
 
 def _heat(
-    result: Result, values: Tensor, stride: int, size: tuple[int, int], outlines: Sequence[Outline]
+    result: Result, values: Tensor, stride: int, size: tuple[int, int], rim: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     """The picture in grey under colours that are opaque where the map is high."""
     from matplotlib import colormaps
@@ -256,20 +278,17 @@ def _heat(
     level = np.clip((level - low) / max(high - low, _FLAT * level.mean()), 0, 1)
     opacity = (0.25 + 0.6 * level)[..., None]
     pixels = _grey(result.image) * (1 - opacity) + colormaps[COLOUR_MAP](level)[..., :3] * 255 * opacity
-    return _outlined(pixels.round().astype(np.uint8), outlines)
+    return _rimmed(pixels, rim)
 
 
-def _outlines(things: Sequence[Thing], line: int) -> list[Outline]:
-    """The outline of each thing, the surest last: its white rim, the coloured rim inside, and the colour."""
-    found = []
-    for thing in reversed(things):
-        edge = eroded(thing.mask, line)
-        found.append((thing.mask & ~edge, edge & ~eroded(edge, line), thing.colour))
-    return found
+def _rims(things: Sequence[Thing], line: int) -> NDArray[np.bool_]:
+    """The outlines of all things; (0, 0) large where there is none."""
+    rims = [thing.mask & ~eroded(thing.mask, line) for thing in things]
+    return np.any(rims, axis=0) if rims else np.zeros((0, 0), bool)
 
 
-def _outlined(pixels: NDArray[np.uint8], outlines: Sequence[Outline]) -> NDArray[np.uint8]:
-    for rim, inside, colour in outlines:
-        pixels[rim] = 255
-        pixels[inside] = colour
-    return pixels
+def _rimmed(pixels: NDArray[np.float64], rim: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    out = pixels.round().astype(np.uint8)
+    if rim.size:
+        out[rim] = 255
+    return out
