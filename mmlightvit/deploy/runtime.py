@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.masks import Masks, encode
+from mmlightvit.inference.masks import paste, tent
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
@@ -70,7 +70,7 @@ class ExportedModel(Model):
         size = np.array(picture.size, np.int64)
         out = self.engine.run({'image': picture.array[None], 'size': size})
         boxes = out['dets'][:, :4] / np.tile(np.array(picture.scale[::-1], np.float32), 2)
-        masks = paste(out['masks'], boxes, picture.original) if 'masks' in out else None
+        masks = paste(out['masks'], boxes, *picture.original) if 'masks' in out else None
         return Raw(boxes=boxes, scores=out['dets'][:, 4], labels=out['labels'], masks=masks)
 
 
@@ -195,32 +195,6 @@ def _first_line(error: BaseException) -> str:
 
 
 # -- into pixels of the picture ---------------------------------------------------------------------------------------
-def paste(masks: NDArray, boxes: NDArray, size: tuple[int, int]) -> Masks:
-    """mmdet's pasting: probabilities (n, a, b) in boxes (n, 4) -> masks of the picture, from 0.5 on."""
-    height, width = size
-    counts = []
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes):
-        top, left = max(0, int(np.floor(y1)) - 1), max(0, int(np.floor(x1)) - 1)
-        bottom, right = min(height, int(np.ceil(y2)) + 1), min(width, int(np.ceil(x2)) + 1)
-        rows = _samples(top, bottom, y1, y2, mask.shape[0])
-        columns = _samples(left, right, x1, x2, mask.shape[1])
-        counts.append(encode(rows @ mask @ columns.T >= 0.5, (top, left), size))
-    return Masks(counts, height, width)
-
-
-def _samples(start: int, stop: int, low: np.float32, high: np.float32, cells: int) -> NDArray[np.float32]:
-    """How pixels draw on the cells of a mask that lies between two bounds, zero beyond it: (stop - start, cells)."""
-    centre = np.arange(start, max(start, stop), dtype=np.float32) + np.float32(0.5)
-    extent = high - low
-    place = (centre - low) / extent * cells - np.float32(0.5) if extent > 0 else np.full_like(centre, cells / 2 - 0.5)
-    return _tent(place, cells)
-
-
-def _tent(place: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
-    """Weights of linear interpolation at places, zero beyond the cells: (places, cells)."""
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells, dtype=np.float32))).astype(np.float32)
-
-
 def label_map(logits: NDArray, picture: Prepared) -> NDArray[np.int64]:
     """mmseg's label map: logits (classes, a, b) of the padded picture -> the best class of each pixel, (H, W)."""
     rows, columns = (
@@ -243,4 +217,4 @@ def label_map(logits: NDArray, picture: Prepared) -> NDArray[np.int64]:
 def _resizing(size: int, target: int) -> NDArray[np.float32]:
     """torch's bilinear resizing of one axis, (target, size)."""
     place = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(size / target) - np.float32(0.5)
-    return _tent(place.clip(0, size - 1), size)
+    return tent(place.clip(0, size - 1), size)

@@ -142,7 +142,7 @@ class DetectionReport(Report):
         if not self.results:
             return ['The model found nothing at all: no detection passes its own score threshold.']
         points = []
-        costs = self.metrics['tide']['bbox'][f'{self.iou:g}']
+        costs = self.metrics['tide'][self.kinds[-1]][f'{self.iou:g}']
         most = sorted((found['cost'], found['count'], kind) for kind, found in costs.items())[::-1]
         named = [f'{ERRORS[kind]} ({cost:.3f} AP, {count:,} times)' for cost, count, kind in most[:2] if cost >= 0.005]
         if named:

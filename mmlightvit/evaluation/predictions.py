@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
 from mmlightvit.evaluation.truth import Truth, read_json
+from mmlightvit.inference.convert import FORMAT, to_dict
+
+#: Detections of a class in a picture that COCO counts.
+MOST = 100
 
 if TYPE_CHECKING:
     from mmlightvit.inference.model import Model
     from mmlightvit.inference.result import Result
-
-FORMAT = 'mmlightvit-predictions/1'
-_RANKS = 5
 
 
 class Answers(NamedTuple):
@@ -88,24 +90,8 @@ def predict(model: Model, truth: Truth, batch: int) -> Iterator[tuple[int, Resul
 
 def content_of(about: Mapping[str, Any], results: Iterable[tuple[int, Result]], truth: Truth) -> dict[str, Any]:
     """``predictions.json`` of results, unrounded; a path is the name of the picture in the truth."""
-    listed = [_to_dict(result, truth.pictures[place]) for place, result in results]
+    listed = [{**to_dict(result, exact=True), 'path': truth.pictures[place]} for place, result in results]
     return dict(format=FORMAT, model=dict(about), score_thr=0.0, results=listed, skipped=[])
-
-
-def _to_dict(result: Result, name: str) -> dict[str, Any]:
-    out: dict[str, Any] = dict(path=name, frame=None, width=result.width, height=result.height, task=result.task)
-    if result.probs is not None:
-        out['probs'] = [{'class_id': i, 'class': label, 'score': score} for i, label, score in result.top(_RANKS)]
-        return out
-    assert result.boxes is not None and result.scores is not None and result.labels is not None
-    out['objects'] = [
-        {'class_id': label, 'class': result.classes[label], 'score': score, 'box': box}
-        for label, score, box in zip(result.labels.tolist(), result.scores.tolist(), result.boxes.tolist())
-    ]
-    if result.masks is not None:
-        for item, code in zip(out['objects'], result.masks.rle()):
-            item['mask'] = code
-    return out
 
 
 def read(source: str | Path | Mapping[str, Any] | Sequence[Any], truth: Truth) -> dict[str, Any]:
@@ -180,6 +166,12 @@ def coco_results(content: Mapping[str, Any], truth: Truth) -> tuple[list[dict[st
                 found['segmentation'] = item['mask']
             out.append(found)
     notes = _notes(truth, len(seen), others, 'nothing was found in them')
+    crowded = Counter((item['image_id'], item['category_id']) for item in out)
+    cut = len({image for (image, _), count in crowded.items() if count > MOST})
+    if cut:
+        notes.append(
+            f'In {cut} of the pictures the surest {MOST} detections of a class count and no more, as COCO has it.'
+        )
     if content.get('score_thr'):
         notes.append('These predictions were cut off at a score, so AP is too low.')
     return out, notes

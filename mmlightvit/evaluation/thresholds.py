@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.evaluation.matches import IGNORED, RIGHT, Matches
+from mmlightvit.inference.model_info import DEFAULT_THRESHOLD
 
 #: A class with fewer objects takes the threshold of all classes together: its own would be chance.
 FEWEST_OBJECTS = 20
-DEFAULT = 0.3  # where nothing can be chosen; mmdet's
 
 
 class Curve(NamedTuple):
@@ -78,7 +78,7 @@ def curves(matches: Matches, row: int) -> tuple[list[Curve], Curve]:
 def choose(each: Sequence[Curve], together: Curve, objects: Sequence[int]) -> Thresholds:
     """The threshold of each class; of all together for one with under ``FEWEST_OBJECTS`` objects, or never found."""
     common = together.best()
-    common = DEFAULT if common is None else common
+    common = DEFAULT_THRESHOLD if common is None else common
     own = [c.best() if number >= FEWEST_OBJECTS else None for c, number in zip(each, objects)]
     return Thresholds([common if t is None else t for t in own], common, [t is not None for t in own])
 

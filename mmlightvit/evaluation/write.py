@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 
 from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.inference.convert import FORMAT
 from mmlightvit.registry import METRICS
 
 TOP = 5  # classes of a classified picture that are written
@@ -47,7 +48,7 @@ class PredictionsFile(BaseMetric):
         """Write the file; there is nothing to measure."""
         content: Any
         if results and isinstance(results[0], dict):
-            content = dict(format='mmlightvit-predictions/1', results=results)
+            content = dict(format=FORMAT, results=results)
         else:
             ids = self._category_ids()
             content = [{**found, 'category_id': ids[found['category_id']]} for image in results for found in image]

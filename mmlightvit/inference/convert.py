@@ -19,10 +19,17 @@ from mmlightvit.errors import UserError
 if TYPE_CHECKING:
     from mmlightvit.inference.result import Result
 
+#: Of predictions.json.
+FORMAT = 'mmlightvit-predictions/1'
 _RANKS = 5
 
 
-def to_dict(result: Result) -> dict[str, Any]:
+def to_dict(result: Result, exact: bool = False) -> dict[str, Any]:
+    """Plain data; boxes and scores are rounded for reading unless they are to be ``exact``."""
+
+    def shown(value: float, digits: int) -> float:
+        return float(value) if exact else round(float(value), digits)
+
     content: dict[str, Any] = {
         'path': result.path,
         'frame': result.frame,
@@ -32,18 +39,18 @@ def to_dict(result: Result) -> dict[str, Any]:
     }
     if result.probs is not None:
         content['probs'] = [
-            {'class_id': place, 'class': name, 'score': round(score, 5)} for place, name, score in result.top(_RANKS)
+            {'class_id': place, 'class': name, 'score': shown(score, 5)} for place, name, score in result.top(_RANKS)
         ]
     elif result.label_map is not None:
-        content['label_map'] = {'share': {name: round(share, 5) for name, _, share in shares(result)}}
+        content['label_map'] = {'share': {name: shown(share, 5) for name, _, share in shares(result)}}
     else:
         codes = result.masks.rle() if result.masks is not None else None
         content['objects'] = [
             {
                 'class_id': label,
                 'class': result.classes[label],
-                'score': round(score, 5),
-                'box': [round(float(value), 2) for value in box],
+                'score': shown(score, 5),
+                'box': [shown(value, 2) for value in box],
                 **({'mask': codes[index]} if codes is not None else {}),
             }
             for index, (label, score, box) in enumerate(objects(result))

@@ -209,8 +209,14 @@ def paste(probabilities: NDArray[np.float32], boxes: NDArray, height: int, width
 def _interpolation(first: int, last: int, low: np.float32, high: np.float32, size: int) -> NDArray[np.float32]:
     """(last - first, size): each pixel's share of each cell between ``low`` and ``high``; beyond them is nothing."""
     pixels = np.arange(first, max(first, last), dtype=np.float32) + np.float32(0.5)
-    place = (pixels - low) / max(high - low, np.float32(1e-6)) * np.float32(size) - np.float32(0.5)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size, dtype=np.float32)))
+    extent = high - low  # where there is none, the middle of the map stands for all of it
+    place = (pixels - low) / extent * size - np.float32(0.5) if extent > 0 else np.full_like(pixels, size / 2 - 0.5)
+    return tent(place, size)
+
+
+def tent(place: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Weights of linear interpolation at places between ``size`` cells, zero beyond them: (places, size)."""
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size, dtype=np.float32))).astype(np.float32)
 
 
 # -- outlines ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from mmlightvit.inference.draw import colour_of, draw, enlargement
 from mmlightvit.inference.model_info import ModelInfo
 from mmlightvit.inference.result import Result
 
-PREDICTIONS_FORMAT = 'mmlightvit-predictions/1'
 _OBJECTS = ('detection', 'instance')
 
 
@@ -119,7 +118,7 @@ class JsonWriter(Writer):
         self._text = None if file is not None else _Text(folder / 'predictions.json')
         self._file = file or self._text.file  # type: ignore[union-attr]
         model = dict(name=info.name, task=info.task, classes=info.classes, weights_sha256=info.weights_sha256)
-        head = dict(format=PREDICTIONS_FORMAT, model=model, score_thr=score_thr)
+        head = dict(format=convert.FORMAT, model=model, score_thr=score_thr)
         self._file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "results": [\n')
         self._results = _List(self._file)
         self._skipped: list[dict[str, str]] = []

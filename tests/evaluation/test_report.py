@@ -171,6 +171,26 @@ def test_no_detections_at_all(tmp_path):
     assert len(list((tmp_path / 'report' / 'worst').iterdir())) == 24
 
 
+def test_more_detections_than_coco_counts(tmp_path):
+    """The surest hundred of a class in a picture count, and the page says that there were more."""
+    labels = scenes.truth(pictures=12, classes=1)
+    image, category = labels['images'][0]['id'], labels['categories'][0]['id']
+    crowd = [
+        dict(image_id=image, category_id=category, bbox=[float(n % 12) * 10, 90, 9, 9], score=0.5 - n / 1000)
+        for n in range(150)
+    ]
+    found = [item for item in scenes.noisy(labels) if item['score'] > 0.5]
+    own = sum(item['image_id'] == image for item in found)
+    (much, page), (less, _) = (
+        report(labels, found + crowd[:count], tmp_path / str(count)) for count in (150, 100 - own)
+    )
+    assert much['metrics'] == less['metrics']
+    assert much['thresholds'] == less['thresholds']
+    assert much['at_thresholds'] == less['at_thresholds']
+    assert less['notes'] == []
+    assert 'In 1 of the pictures the surest 100 detections of a class count' in page
+
+
 def test_an_empty_class(tmp_path):
     labels = scenes.truth()
     labels['categories'].append(dict(id=99, name='nowhere'))

@@ -63,5 +63,5 @@ def test_ignored_detections_do_not_count():
 def test_nothing_found_leaves_the_default():
     each, together = curves(matches([], [], [], [30, 0]), 0)
     chosen = choose(each, together, [30, 0])
-    assert chosen.per_class == [thresholds.DEFAULT] * 2
+    assert chosen.per_class == [thresholds.DEFAULT_THRESHOLD] * 2
     assert each[0].at(0.5) == dict(precision=0.0, recall=0.0, f1=0.0)

@@ -112,6 +112,7 @@ def test_maps_are_pasted_as_mmdet_pastes_them():
     small = rng.rand(30, 28, 28).astype(np.float32)
     boxes = np.sort(rng.rand(30, 2, 2) * [200, 150], axis=1).reshape(30, 4).astype(np.float32)
     boxes[0] = 0, 0, 200, 150
+    boxes[1] = 20.25, 30.25, 20.25, 60.5  # without width
     for index in range(30):  # each alone, as on a CPU
         expected, (rows, columns) = mask_head._do_paste_mask(
             torch.from_numpy(small[index, None, None]), torch.from_numpy(boxes[index, None]), 150, 200, skip_empty=True
