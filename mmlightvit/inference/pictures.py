@@ -115,7 +115,17 @@ def decode(content: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
             raise PictureError(name, str(error)) from None
         return pixels, None
     with Image.open(io.BytesIO(content)) as image:
+        if image.format == 'TIFF' and len(image.getbands()) == 4:
+            return _four_bands(content, name), None
         return _from_pillow(image, name)
+
+
+def _four_bands(content: bytes, name: str) -> NDArray[np.uint8]:
+    """A TIFF of four bands. Whether the fourth one darkens the others depends on tags, which OpenCV's reader knows."""
+    pixels = _by_opencv(content)
+    if pixels is None:
+        raise PictureError(name, 'a TIFF of four bands that OpenCV does not read; save it with three')
+    return pixels
 
 
 def _from_pillow(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], int | None]:

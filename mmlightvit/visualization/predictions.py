@@ -112,9 +112,10 @@ def _known(result: Result) -> Result:
 
 def _caption(truth: Result, found: Result) -> str:
     if found.probs is not None:
-        right = truth.top(1)[0][1]
-        return right if found.top(1)[0][1] == right else f'wrong: is {right}'
+        name = truth.top(1)[0][1]
+        return name if found.top(1)[0][1] == name else f'wrong: is {name}'
     if found.label_map is not None and truth.label_map is not None:
         known = truth.label_map != _IGNORED
-        return f'{(found.label_map == truth.label_map)[known].mean():.1%} of pixels'
+        right = (found.label_map == truth.label_map)[known]
+        return f'{right.mean():.1%} of pixels' if right.size else 'no pixel counts'
     return 'prediction'

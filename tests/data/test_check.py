@@ -111,6 +111,30 @@ def test_unusual_images_are_no_problem(tmp_path: Path) -> None:
     assert coco(tmp_path).problems == []
 
 
+def test_the_largest_image_is_the_one_that_the_config_allows(tmp_path: Path) -> None:
+    planted.write_coco(tmp_path, images=2)
+    guard = dict(type='mmlightvit.DataGuardHook', max_pixels=48 * 64)
+    assert coco(tmp_path, default_hooks=dict(data_guard=guard)).problems == []
+    report = coco(tmp_path, default_hooks=dict(data_guard={**guard, 'max_pixels': 48 * 64 - 1}))
+    named(report, ['000.jpg: its header claims 64 x 48 pixels, more than max_pixels=3,071', '001.jpg'])
+
+
+def test_the_bar_comes_to_its_end(tmp_path: Path) -> None:
+    """As rich's does only for one who asks for an item behind the last."""
+    planted.write_coco(tmp_path, images=3)
+    ended = []
+
+    def progress(items: Iterable, what: str, total: int) -> Iterable:
+        yield from items
+        ended.append(total)
+
+    __import__('mmdet.datasets')
+    dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='annotations/train.json',
+                   data_prefix=dict(img='train'), metainfo=dict(classes=planted.CLASSES))  # fmt: skip
+    check_config(Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset))), progress=progress)
+    assert ended == [3]
+
+
 def test_twelve_bad_images_of_twelve_are_named(tmp_path: Path) -> None:
     planted.write_coco(tmp_path, images=14)
     words = []

@@ -90,7 +90,8 @@ def test_names_number_and_files_are_those_of_the_data(tmp_path: Path, task: str)
     assert [head.num_classes for head in heads] == [5] * len(heads)
     for split, file in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{split}_dataloader'].dataset
-        assert list(dataset.get('classes') or dataset.metainfo.classes) == names
+        # Tools of the toolboxes, such as mmdet's confusion_matrix.py, add tuples to them.
+        assert (dataset.get('classes') or dataset.metainfo.classes) == tuple(names)
         assert dataset.ann_file == str(tmp_path / 'moved' / info['splits'][file]['file'])
 
 

@@ -49,6 +49,8 @@ def kinds() -> dict[str, bytes]:
         'grey with alpha': encoded(alpha.convert('LA'), 'PNG'),
         '16-bit png': encoded(deep, 'PNG'),
         '16-bit tiff': encoded(deep, 'TIFF'),
+        'tiff with alpha': encoded(alpha, 'TIFF'),
+        'cmyk tiff': encoded(colour.convert('CMYK'), 'TIFF'),
         'cmyk': encoded(colour.convert('CMYK'), 'JPEG', quality=95),
         'gif': encoded(colour.convert('P'), 'GIF'),
         'bmp': encoded(colour, 'BMP'),
@@ -78,6 +80,21 @@ def test_three_channels_of_16_bits():
     for ending in ('.png', '.tiff'):
         pixels, _ = decode(cv2.imencode(ending, deep)[1].tobytes(), 'deep')
         np.testing.assert_array_equal(pixels, deep[..., ::-1] >> 8)
+
+
+def test_bands_beside_the_colours():
+    """As training reads them; OpenCV takes a fourth band of a TIFF for what covers the picture."""
+    cv2 = pytest.importorskip('cv2')
+    deep = RNG.randint(0, 65536, (6, 8, 4)).astype(np.uint16)
+    content = cv2.imencode('.tiff', deep)[1].tobytes()
+    expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decode(content, 'deep')[0], expected)
+    five = bytearray(encoded(Image.fromarray(PIXELS), 'TIFF'))
+    place = five.index(b'\x15\x01\x03\x00') + 8  # SamplesPerPixel, a short
+    assert five[place] == 3
+    five[place] = 5
+    with pytest.raises(PictureError, match='five: it is not an image of a known format'):
+        decode(bytes(five), 'five')
 
 
 def test_every_form_gives_the_same_pixels(tmp_path):

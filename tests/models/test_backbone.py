@@ -188,3 +188,31 @@ def test_drop_path_rises_over_the_whole_architecture():
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
     part = LightViT(TEST_ARCH, drop_path_rate=0.3, out_indices=(0,))
     assert part.stages[0].blocks[0].drop_path.rate == 0
+
+
+def test_rates_fall_from_layer_to_layer_as_mmpretrain_asks():
+    """Of a classifier: blocks 1, 2 and 1 are layers 1 to 4, between the stem and the head."""
+    pytest.importorskip('mmpretrain')
+    from mmlightvit.toolboxes import import_toolbox
+
+    import_toolbox('mmpretrain')
+    from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
+    from mmpretrain.registry import MODELS
+
+    backbone = dict(type='mmlightvit.LightViT', arch=TEST_ARCH, out_type='tokens', out_indices=(-1,))
+    head = dict(type='mmlightvit.LightViTHead', num_classes=3, in_channels=32)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
+    constructor = LearningRateDecayOptimWrapperConstructor(
+        dict(optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1)), paramwise_cfg=dict(layer_decay_rate=0.5)
+    )
+    rates = {group['param_name']: group['lr'] for group in constructor(model).optimizer.param_groups}
+    assert len(rates) == len(list(model.parameters()))
+    layers = {
+        'backbone.patch_embed.': 5, 'backbone.global_token': 5, 'backbone.stages.0.blocks.0.': 4,
+        'backbone.stages.1.downsample.': 3, 'backbone.stages.1.blocks.0.': 3, 'backbone.stages.1.blocks.1.': 2,
+        'backbone.stages.2.downsample.': 1, 'backbone.stages.2.blocks.0.': 1, 'head.': 0,
+    }  # fmt: skip
+    for name, rate in rates.items():
+        [behind] = [number for beginning, number in layers.items() if name.startswith(beginning)]
+        assert rate == 0.5**behind, name
+    assert LightViT(TEST_ARCH).get_layer_depth('norm0.weight') == (5, 6)

@@ -192,6 +192,7 @@ class LightViT(BaseModule):
         self.window_size = window_size
         self.out_indices = _resolve_out_indices(out_indices, len(self.embed_dims))
         self.num_stages = max(self.out_indices) + 1
+        self.num_blocks = list(settings['num_blocks'][: self.num_stages])
         self.out_type = 'featmap' if out_type == 'featmap' else 'tokens'
         self.norm_eval = norm_eval
         is_stage = isinstance(frozen_stages, int) and -1 <= frozen_stages <= self.num_stages
@@ -267,6 +268,26 @@ class LightViT(BaseModule):
             return getattr(self, f'norm{i}')(x_BHWC).permute(0, 3, 1, 2).contiguous()
         image_BLC = x_BHWC.flatten(1, 2)
         return image_BLC if global_BTC is None else torch.cat([global_BTC, image_BLC], dim=1)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Where a parameter stands, for rates that fall from layer to layer (mmpretrain's constructor asks for it).
+
+        Args:
+            param_name: Its name in the model.
+            prefix: What stands in front of the backbone's own names.
+
+        Returns:
+            0 for the stem and the global tokens, the number of its block, counted from 1, for a block and for the patch
+            merging in front of it, the last one for all behind the blocks; and how many layers there are.
+        """
+        part, *rest = param_name.removeprefix(prefix).split('.')
+        layers = sum(self.num_blocks) + 2
+        if not param_name.startswith(prefix) or part not in ('patch_embed', 'global_token', 'stages'):
+            return layers - 1, layers
+        if part != 'stages':
+            return 0, layers
+        stage, kind, number = int(rest[0]), rest[1], rest[2]
+        return sum(self.num_blocks[:stage]) + 1 + (int(number) if kind == 'blocks' else 0), layers
 
     def train(self, mode: bool = True) -> LightViT:
         """As :meth:`torch.nn.Module.train`, but frozen stages, and with ``norm_eval`` the norms, stay in eval mode."""
