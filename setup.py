@@ -85,6 +85,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',
+    classifiers=[f'Programming Language :: Python :: {version}' for version in ('3', '3.11', '3.12', '3.13')],
     packages=find_packages(include=['mmlightvit', 'mmlightvit.*']),
     package_data={'mmlightvit.deploy.page': ['static/*']},
     entry_points={'console_scripts': ['mmlightvit = mmlightvit.cli:main']},

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import tracked
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT / 'configs'))
-    for path in (ROOT / 'configs').rglob('*.py')
+    for path in tracked.files(ROOT, 'configs')
     if '_base_' not in path.relative_to(ROOT / 'configs').parts
 )
 #: Number of configs per family: three variants, times schedules, times sources of the values.

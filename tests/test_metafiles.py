@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tracked
 import yaml
 from mmengine.config import Config
 
@@ -26,7 +27,7 @@ COUNTED: dict[str, tuple[int, int]] = {}
 
 def test_every_config_stands_in_the_index_once():
     listed = [model['Config'] for file in FILES for model in file['Models']]
-    configs = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
+    configs = {str(path.relative_to(ROOT)) for path in tracked.files(ROOT, 'configs') if '_base_' not in path.parts}
     assert sorted(listed) == sorted(configs)
     names = [model['Name'] for model in MODELS.values()]
     assert len(set(names)) == len(names)

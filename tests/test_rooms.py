@@ -23,7 +23,8 @@ ALLOWED = {
     'registry': {'errors', 'toolboxes'},
     'durable': {'errors', 'registry'},
     'published': set(),
-    'models': {'errors', 'registry', 'published'},
+    'layer_depth': set(),
+    'models': {'errors', 'registry', 'published', 'layer_depth'},
     'config_paths': {'errors', 'durable'},
     'checkpoint': BASE | {'durable', 'models', 'published'},
 }

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmlightvit import published
-from mmlightvit.checkpoint.identify import Source, find_state_dict, recognise, shorten
+from mmlightvit.checkpoint.identify import Source, averages, find_state_dict, recognise, shorten
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
@@ -55,13 +56,16 @@ class LayoutError(UserError):
         self.differences = differences
 
 
-def convert(source: str | os.PathLike, target: str | os.PathLike, to: str = 'native') -> tuple[Source, Differences]:
+def convert(
+    source: str | os.PathLike, target: str | os.PathLike, to: str = 'native', entry: str | None = None
+) -> tuple[Source, Differences]:
     """Convert a checkpoint file; nothing is written unless it fits its variant in every key and shape.
 
     Args:
         source: A published file or one of ours, in any form :func:`read_checkpoint` reads.
         target: What to write: safetensors where the name ends so, otherwise ``{'state_dict': ...}`` of torch.
         to: Whose names to write: ``'native'``, those of this project (``'own'``, the former word), or ``'published'``.
+        entry: Entry of the file that holds the weights to take, such as ``'state_dict_ema'``.
 
     Returns:
         What the file is, and its parts that could not be checked.
@@ -69,7 +73,10 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, to: str = 'nat
     Raises:
         UserError: The file can't be read, is no LightViT, or departs from its variant; or the target can't be written.
     """
-    recognised = recognise(find_state_dict(read_checkpoint(source), str(source)), str(source))
+    checkpoint = read_checkpoint(source)
+    recognised = recognise(find_state_dict(checkpoint, str(source), entry), str(source))
+    if entry is None and (beside := averages(checkpoint)):
+        print_log(f'{source} holds averaged weights too, which are not taken: --weights {beside[0]} takes them')
     if recognised.architecture is None:
         raise UserError(f'{source}: holds no LightViT; its keys start with {shorten(list(recognised.state), 4)}.')
     # A file that is to have the published names has to be one that was published.
@@ -141,6 +148,7 @@ def _backbone_shapes(source: Source) -> dict[str, tuple[int, ...]]:
     with torch.device('meta'):
         model = LightViT(
             architecture.arch,
+            in_channels=architecture.in_channels if native else 3,
             num_global_tokens=architecture.num_global_tokens,
             window_size=architecture.window_size,
             out_indices=norms if norms else (len(architecture.embed_dims) - 1,),

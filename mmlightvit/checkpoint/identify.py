@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,14 @@ _KINDS = (
     ('classifier', ('head.',)),
 )
 
+#: Entries that hold the weights, first match first; and those of averages that programs other than mmengine (which
+#: puts the average into state_dict) keep beside the raw ones.
+_WEIGHTS = ('state_dict', 'model')
+_AVERAGES = ('state_dict_ema', 'model_ema', 'ema')
+#: What wrappers put in front of a model's own names.
+_WRAPPED = re.compile(r'((?:module\.|model\.)+)(?:backbone\.)?(?:stages\.\d+|patch_embed)\.')
+_COMPILED = '_orig_mod.'
+
 _PUBLISHED_KEY = re.compile(r'(?:^|\.)stages\.\d+\.\d+\.')
 _OUR_KEY = re.compile(r'(?:^|\.)stages\.\d+\.(?:blocks|downsample)\.')
 
@@ -35,12 +43,14 @@ class Architecture:
     num_blocks: tuple[int, ...]  #: Blocks of each stage.
     num_global_tokens: int
     window_size: int | None  #: Window side; None without position-bias tables.
+    in_channels: int = 3  #: Bands of a picture.
 
     def __str__(self) -> str:
         name = f'LightViT {self.arch}' if self.arch else 'LightViT of no named variant'
         return (
             f'{name} (channels {list(self.embed_dims)}, blocks {list(self.num_blocks)}, '
-            f'{self.num_global_tokens} global tokens, window {self.window_size})'
+            f'{self.num_global_tokens} global tokens, window {self.window_size}'
+            f'{"" if self.in_channels == 3 else f", {self.in_channels} bands"})'
         )
 
 
@@ -55,12 +65,14 @@ class Source:
             as in the file.
         state: Tensors by our names.
         architecture: Of the backbone; None for ``'other'``.
+        prefixes: What wrappers have put in front of names, which is left out.
     """
 
     layout: str
     kind: str
     state: Mapping[str, Tensor]
     architecture: Architecture | None = None
+    prefixes: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -76,17 +88,37 @@ class Source:
         return {k.removeprefix('backbone.'): v for k, v in self.state.items() if k.startswith('backbone.')}
 
     def __str__(self) -> str:
-        return f'{self.layout} {self.kind}, {self.architecture}' if self.architecture else 'no LightViT'
+        if not self.architecture:
+            return 'no LightViT'
+        without = f', without the prefix {" and ".join(self.prefixes)}' if self.prefixes else ''
+        return f'{self.layout} {self.kind}, {self.architecture}{without}'
 
 
-def find_state_dict(checkpoint: Mapping[str, Any], name: str = 'checkpoint') -> dict[str, Tensor]:
+def averages(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The entries that hold averaged weights beside those that are taken."""
+    found = [key for key in (*_WEIGHTS, *_AVERAGES) if isinstance(checkpoint.get(key), Mapping)]
+    return [key for key in found[1:] if key in _AVERAGES]
+
+
+def find_state_dict(
+    checkpoint: Mapping[str, Any], name: str = 'checkpoint', entry: str | None = None
+) -> dict[str, Tensor]:
     """The weights of a checkpoint, without ``module.``: of ``{'state_dict': ...}``, ``{'model': ...}``, or bare ones.
+
+    Args:
+        checkpoint: As read.
+        name: The file, for messages.
+        entry: Take the weights of this entry, such as ``'state_dict_ema'``.
 
     Raises:
         UserError: There are none, or something that is no tensor is among them.
     """
-    containers = (checkpoint.get('state_dict'), checkpoint.get('model'))
-    state: Any = next((found for found in containers if isinstance(found, Mapping)), checkpoint)
+    found = [key for key in (*_WEIGHTS, *_AVERAGES) if isinstance(checkpoint.get(key), Mapping)]
+    if entry is not None and entry not in found:
+        raise UserError(
+            f'{name}: holds no weights in an entry {entry}; it has {shorten(found or map(str, checkpoint))}.'
+        )
+    state: Any = checkpoint[entry or found[0]] if found else checkpoint
     if not state:
         raise UserError(f'{name}: holds no weights.')
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
@@ -104,12 +136,36 @@ def find_state_dict(checkpoint: Mapping[str, Any], name: str = 'checkpoint') -> 
     return weights
 
 
-def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint') -> Source:
+def _unwrap(
+    state: Mapping[str, Tensor], name: str, known: Collection[str]
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Weights without what ``torch.compile`` and other wrappers have put in front of names, and what that was."""
+    prefixes = []
+    plain = state
+    if any(_COMPILED in key for key in state) and not any(_COMPILED in key for key in known):
+        plain = {key.replace(_COMPILED, ''): value for key, value in state.items()}
+        prefixes.append(_COMPILED)
+    front = next((match[1] for match in map(_WRAPPED.match, plain) if match), None)
+    if front is not None and not any(key.startswith(front) for key in known):
+        plain = {key.removeprefix(front): value for key, value in plain.items()}
+        prefixes.append(front)
+    if len(plain) < len(state):
+        raise UserError(f'{name}: holds names both with and without the prefix {" and ".join(prefixes)}.')
+    return plain, tuple(prefixes)
+
+
+def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint', known: Collection[str] = ()) -> Source:
     """Say what the weights, by their names in the file, are, and bring them under our names.
+
+    Args:
+        state: The weights.
+        name: The file, for messages.
+        known: The names of the model that they are for; a prefix that these have is no wrapper's.
 
     Raises:
         UserError: The keys mix the published layout and ours, or an index buffer is not the one of its window.
     """
+    state, prefixes = _unwrap(state, name, known)
     theirs = [key for key in state if _PUBLISHED_KEY.search(key)]
     ours = [key for key in state if _OUR_KEY.search(key)]
     if theirs and ours:
@@ -129,7 +185,7 @@ def recognise(state: Mapping[str, Tensor], name: str = 'checkpoint') -> Source:
     )
     if theirs:
         source = replace(source, state=published.rename_to_ours(source.state, source.table))
-    return replace(source, architecture=architecture_of(source.backbone))
+    return replace(source, architecture=architecture_of(source.backbone), prefixes=prefixes)
 
 
 def kind_of(keys: Iterable[str]) -> str:
@@ -184,7 +240,21 @@ def architecture_of(backbone: Mapping[str, Tensor]) -> Architecture:
     arch = next((name for name, variant in ARCH_ZOO.items() if fits(variant)), None)
     token = backbone.get('global_token')
     tokens = token.shape[1] if token is not None and token.dim() == 3 else 0
-    return Architecture(arch, embed_dims, num_blocks, tokens, window)
+    stem = backbone.get('patch_embed.stem.0.weight', backbone.get('patch_embed.proj.weight'))
+    bands = stem.shape[1] if stem is not None and stem.dim() == 4 else 3
+    return Architecture(arch, embed_dims, num_blocks, tokens, window, bands)
+
+
+def number_of_classes(state: Mapping[str, Tensor]) -> int | None:
+    """For how many classes a model is, by our names; None where its head is none of the known ones."""
+    for key, value in state.items():
+        if key.endswith('.bbox_head.fc_cls.weight') or re.fullmatch(r'roi_head\.bbox_head\.\d+\.fc_cls\.weight', key):
+            return value.shape[0] - 1  # and the background
+        if key in ('head.fc.weight', 'decode_head.conv_seg.weight'):
+            return value.shape[0]
+        if key == 'bbox_head.retina_cls.weight' and (boxes := state.get('bbox_head.retina_reg.weight')) is not None:
+            return 4 * value.shape[0] // boxes.shape[0]  # both have these of each anchor
+    return None
 
 
 def shorten(keys: Iterable[str], limit: int = 12) -> str:

@@ -22,7 +22,16 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from mmlightvit import published
-from mmlightvit.checkpoint.identify import Source, find_state_dict, kind_of, recognise, shorten
+from mmlightvit.checkpoint.identify import (
+    Source,
+    architecture_of,
+    averages,
+    find_state_dict,
+    kind_of,
+    number_of_classes,
+    recognise,
+    shorten,
+)
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
 
@@ -39,17 +48,21 @@ class LoadReport:
     left_out: dict[str, list[str]] = field(default_factory=dict)  #: Keys of the file that the model does not take.
     fresh: dict[str, list[str]] = field(default_factory=dict)  #: Parameters that stay as initialised.
     resized: list[str] = field(default_factory=list)  #: Position-bias tables brought to the model's window size.
+    averages: list[str] = field(default_factory=list)  #: Entries of averaged weights, which were not taken.
 
     def __str__(self) -> str:
         rows = [(f'initialised afresh, {reason}', keys) for reason, keys in self.fresh.items()]
         rows += [(f'left out, {reason}', keys) for reason, keys in self.left_out.items()]
         rows += [('resized to the window of the model', self.resized)] if self.resized else []
+        if self.averages:
+            what = 'not taken (mmlightvit convert --weights ENTRY writes them to a file of their own), averaged weights'
+            rows.append((what, self.averages))
         listed = [f'\n  {what} ({len(keys)}): {", ".join(keys)}' for what, keys in rows]
         return f'Loaded {self.loaded} tensors from {self.name} ({self.source}).{"".join(listed)}'
 
     def log(self) -> None:
         """Log it, as a warning where not all of the model comes from the file as it is."""
-        level = logging.WARNING if self.fresh or self.resized else logging.INFO
+        level = logging.WARNING if self.fresh or self.resized or self.averages else logging.INFO
         print_log(str(self), logger='current', level=level)
 
 
@@ -114,9 +127,9 @@ def complete_state(
     weights = find_state_dict(checkpoint, name)
     foreign = _has_another_backbone(model)
     # Another backbone may have stages too, which would be taken for those of the published files.
-    source = Source('native', 'other', weights) if foreign else recognise(weights, name)
     expected = model.state_dict()
-    report = LoadReport(name, str(source))
+    source = Source('native', 'other', weights) if foreign else recognise(weights, name, expected)
+    report = LoadReport(name, str(source), averages=averages(checkpoint))
     incoming, alone = _select(source, {} if foreign else expected, report, starting, prefix)
     declared = _declared_fresh(expected, incoming, source.kind if alone else None) if starting and not foreign else {}
     complete: OrderedDict[str, Tensor] = OrderedDict()
@@ -255,24 +268,44 @@ def _declared_fresh(
 def _misfit(
     name: str, source: Source, differences: dict[str, list[str]], starting: bool, expected: Mapping[str, Tensor]
 ) -> UserError:
-    """The error of a file that does not fit; the log has all of the keys."""
+    """The error of a file that does not fit: how a person would say it, then the keys."""
     found = {what: keys for what, keys in differences.items() if keys}
-    full = ''.join(f'\n  {what} ({len(keys)}): {", ".join(keys)}' for what, keys in found.items())
-    print_log(f'{name} does not fit the model:{full}', logger='current', level=logging.ERROR)
     total = ', '.join(f'{len(keys)} {what}' for what, keys in found.items())
     listed = '; '.join(f'{what}: {shorten(keys)}' for what, keys in found.items())
+    said = _in_words(source, expected)
     hint = _hint(source, differences, starting, expected)
-    return UserError(f'{name} ({source}) does not fit the model, which is untouched: {total}. {listed}.{hint}')
+    return UserError(f'{name} ({source}) does not fit the model, which is untouched: {said}{total}. {listed}.{hint}')
+
+
+def _in_words(source: Source, expected: Mapping[str, Tensor]) -> str:
+    """What the file is and the model is not."""
+    theirs, ours = source.kind, kind_of(expected)
+    if theirs != ours and not {theirs, ours} & {'other', 'headless', 'backbone'}:
+        return f'it is of a {theirs}, and the model is a {ours}; '
+    classes, wanted = number_of_classes(source.state), number_of_classes(expected)
+    if theirs == ours and classes and wanted and classes != wanted:
+        return f'it is for {classes} classes, and the model for {wanted}; '
+    return ''
 
 
 def _hint(source: Source, differences: dict[str, list[str]], starting: bool, expected: Mapping[str, Tensor]) -> str:
     """What to do about the differences that people meet."""
     missing, reshaped = differences['missing'], differences['of another shape']
+    theirs = source.architecture
     if not starting and any('global_token' in key for key in reshaped):
-        tokens = source.architecture.num_global_tokens if source.architecture else 0
+        tokens = theirs.num_global_tokens if theirs else 0
         return f' Set model.backbone.num_global_tokens={tokens} to use the file as it is.'
-    if source.architecture and any('patch_embed.' in key for key in reshaped):
-        return f' The file is a {source.architecture}: set model.backbone.arch to it, or take another file.'
+    stems = [key.partition(' ')[0] for key in reshaped if 'patch_embed.' in key]
+    if theirs and stems:
+        prefix = _backbone_prefix(expected) or ''
+        ours = architecture_of({key.removeprefix(prefix): value for key, value in expected.items()})
+        if theirs.embed_dims == ours.embed_dims and theirs.in_channels != ours.in_channels:
+            return (
+                f' The file is for pictures of {theirs.in_channels} bands, the model for {ours.in_channels}: set '
+                f'model.backbone.in_channels={theirs.in_channels}, or train {", ".join(stems)} afresh, by naming it in '
+                'load_fresh beside load_from=FILE.'
+            )
+        return f' The file is a {theirs}: set model.backbone.arch to it, or take another file.'
     if source.kind not in ('other', kind_of(expected)) and not starting:
         return f' A {source.kind} can start training, through init_cfg or load_from, but not be tested as it is.'
     heads = [key for key in [*missing, *reshaped] if 'backbone.' not in key]

@@ -51,6 +51,7 @@ def pretrained_backbone(cls: type[Backbone], source: str, **kwargs: Any) -> Back
                 f'{source} holds {found or "no LightViT"}; give its model folder, which knows the arguments'
             )
         arguments = dict(arch=found.arch, num_global_tokens=found.num_global_tokens, window_size=found.window_size)
+        arguments['in_channels'] = found.in_channels
     model = cls(**{**arguments, **kwargs})
     load_into(model, checkpoint, starting=True, name=source)
     return model

@@ -22,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('target', metavar='TARGET', help='file to write; safetensors if it ends in .safetensors')
     names = ['native', 'own', 'published']
     parser.add_argument('--to', choices=names, default='native', help='names to write: native (or own), or published')
+    parser.add_argument(
+        '--weights', metavar='ENTRY', help='entry of SOURCE to take, such as state_dict_ema; default: state_dict, model'
+    )
     parser.add_argument('--overwrite', action='store_true', help='write over TARGET where it exists')
     return parser
 
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.checkpoint.convert import LayoutError, convert
 
     try:
-        source, differences = convert(args.source, args.target, args.to)
+        source, differences = convert(args.source, args.target, args.to, args.weights)
     except LayoutError as error:
         print(f'recognised: {error.source}\n{error.differences}')
         raise

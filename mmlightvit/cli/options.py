@@ -23,6 +23,16 @@ def drop_idle_workers(cfg: Config) -> None:
                 loader.persistent_workers = False
 
 
+def drop_replaced_weights(cfg: Config) -> None:
+    """Leave out the backbone's ``init_cfg`` where all of a LightViT comes from ``load_from``."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    ours = str(backbone.get('type')).rpartition('.')[2] == 'LightViT'  # others are loaded as far as they fit
+    fresh = cfg.get('load_fresh') or ()
+    kept = any(part.startswith('backbone') for part in ([fresh] if isinstance(fresh, str) else fresh))
+    if cfg.get('load_from') is not None and ours and not kept:
+        backbone.pop('init_cfg', None)
+
+
 def use_amp(cfg: Config) -> None:
     """Train in mixed precision.
 

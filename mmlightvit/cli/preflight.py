@@ -42,6 +42,7 @@ def check_training(cfg: Config) -> None:
     check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
     check_vis_backends(cfg)
     check_top_k(cfg)
+    check_widths(cfg)
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
@@ -124,6 +125,42 @@ def check_top_k(cfg: Config) -> None:
         most = max(topk) if isinstance(topk, (list, tuple)) and topk else topk
         if isinstance(most, int) and isinstance(classes, int) and most > classes:
             raise UserError(f'{key}={topk} with {classes} classes: use --cfg-options "{key}=(1,)"')
+
+
+def check_widths(cfg: Config) -> None:
+    """The part behind a LightViT takes the channels that the backbone gives.
+
+    Raises:
+        UserError: It takes others, such as those of another ``arch``.
+    """
+    model = cfg.get('model') or {}
+    backbone = model.get('backbone') or {}
+    if str(backbone.get('type')).rpartition('.')[2] != 'LightViT':
+        return
+    from mmlightvit.models.backbones.lightvit import ARCH_ZOO
+
+    arch = backbone.get('arch', 'tiny')
+    widths = list((ARCH_ZOO.get(arch, {}) if isinstance(arch, str) else arch).get('embed_dims', ()))
+    outs = backbone.get('out_indices', (0, 1, 2))
+    outs = [outs] if isinstance(outs, int) else list(outs)
+    if not widths or any(not -len(widths) <= place < len(widths) for place in outs):
+        return  # the backbone says so
+    maps = [widths[place] for place in outs]
+    behind = ['neck'] if 'in_channels' in (model.get('neck') or {}) else ['head', 'decode_head', 'auxiliary_head']
+    for name in behind:
+        part = model.get(name)
+        taken, chosen = (part.get('in_channels'), part.get('in_index')) if isinstance(part, dict) else (None, None)
+        several = isinstance(taken, (list, tuple))
+        chosen = (range(len(maps)) if several else -1) if chosen is None else chosen
+        try:
+            given: Any = [maps[place] for place in chosen] if several else maps[chosen]
+        except (IndexError, TypeError):
+            continue  # the part says so
+        if taken is not None and (list(taken) if several else taken) != given:
+            raise UserError(
+                f'model.{name}.in_channels is {taken}, but the backbone (arch={arch!r}) gives {given}; set '
+                f'model.{name}.in_channels={str(given).replace(" ", "")}, or take a config of that variant'
+            )
 
 
 def check_initial_weights(cfg: Config) -> None:

@@ -20,11 +20,11 @@ from mmengine.utils import import_modules_from_strings
 
 from mmlightvit.checkpoint import install as safe_loading
 from mmlightvit.cli.quiet import Quiet, quiet_terminal
-from mmlightvit.data.run_check import check_run
+from mmlightvit.data.run_check import COMPLETED, check_run
 from mmlightvit.durable import bfloat16, launch
 from mmlightvit.durable.work_dir_lock import LOCK_NAME, WorkDirLock
 from mmlightvit.errors import UserError
-from mmlightvit.toolboxes import import_toolbox
+from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
 
 Result = TypeVar('Result')
 
@@ -57,6 +57,8 @@ def carry_out(
             if is_main_process():
                 log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
                 print(f'environment, config and warnings: {min(log, os.path.relpath(log), key=len)}', flush=True)
+                if told := where_pictures_go(cfg, runner.log_dir):
+                    print(told, flush=True)
             with launch.reported_once(args.launcher, common):
                 result = job(runner)
         if is_main_process():
@@ -97,6 +99,23 @@ def build_runner(cfg: Config, quiet: Quiet | None = None, splits: Sequence[str] 
     return runner
 
 
+def where_pictures_go(cfg: Config, log_dir: str) -> str | None:
+    """A line on the pictures that the toolbox's visualization hook writes; None where it writes none."""
+    toolbox = TOOLBOXES.get(cfg.default_scope)
+    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    if toolbox is None or not hook.get(toolbox.draw_switch):
+        return None
+    chosen: Any = cfg
+    for name in toolbox.draw_folder.split('.'):
+        chosen = (chosen or {}).get(name)
+    if chosen is None:
+        chosen = os.path.join(log_dir, 'vis_data')
+    elif toolbox.draw_folder.startswith('default_hooks'):  # the hook's own; a visualizer has a folder in its folder
+        return f'pictures of predictions: {chosen}'
+    every = hook.get('interval', 'its default')
+    return f'pictures of predictions (default_hooks.visualization.interval: {every}): {chosen}/vis_image'
+
+
 def _quieted(kind: type[Runner], quiet: Quiet) -> type[Runner]:
     """The runner with a logger that writes to the terminal only what is for it."""
 
@@ -114,14 +133,17 @@ def _quieted(kind: type[Runner], quiet: Quiet) -> type[Runner]:
 def _leaving_nothing(cfg: Config, quiet: Quiet) -> Iterator[None]:
     """Remove the log and the folders of a start that an error of the user's ends before anything has been measured."""
     work_dir = Path(cfg.work_dir)
+    completed = work_dir / COMPLETED
+    is_earlier = completed.exists()
     made = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
     try:
         yield
     except UserError:
         logs = quiet.log_dir
-        if logs is not None and not any(path.stat().st_size for path in logs.rglob('*.json')):
-            shutil.rmtree(logs, ignore_errors=True)
-            if made and not _is_in_use(work_dir):  # then these files are this start's
+        if logs is None or not any(path.stat().st_size for path in logs.rglob('*.json')):
+            for folder in filter(None, (logs, None if is_earlier else completed)):
+                shutil.rmtree(folder, ignore_errors=True)
+            if logs is not None and made and not _is_in_use(work_dir):  # then these files are this start's
                 for path in (work_dir / os.path.basename(cfg.filename), *work_dir.glob(f'{LOCK_NAME}*')):
                     path.unlink(missing_ok=True)
             for folder in made:

@@ -166,6 +166,7 @@ def prepare(args: argparse.Namespace) -> Config:
                 f'--resume: there is no checkpoint in {cfg.work_dir} to go on from; name the work directory of the run '
                 'with --work-dir DIR, or use --resume auto, which starts from the beginning where there is none'
             )
+    options.drop_replaced_weights(cfg)
     preflight.check_training(cfg)
     return cfg
 

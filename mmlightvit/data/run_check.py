@@ -9,13 +9,14 @@ Reading order: run -> COCO files -> label images -> class folders -> the config.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import os.path as osp
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from mmengine import dist, fileio
@@ -31,6 +32,9 @@ from mmlightvit.durable.images import BadSample, decode, fetch
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
 
+#: The folder of the work directory that completed files are in.
+COMPLETED = 'annotations'
+
 #: Lines in the log of each kind; label images that are read of each split.
 _NAMED = 20
 _LOOKED_AT = 64
@@ -44,13 +48,15 @@ class Checked:
         error: The line that ends it.
         warnings: For the log: what will be left out.
         notes: For the log: what was completed, and what may be meant.
-        files: The annotation file to read instead, by the key of a data set or evaluator.
+        files: The annotation file to read instead, by the key of a data set or evaluator; under the work directory.
+        completed: Contents of these files, until all that need one have written it.
     """
 
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    completed: dict[str, bytes] = field(default_factory=dict)
 
     def log(self, logger: Any) -> None:
         """Write the lines into a run's log."""
@@ -77,10 +83,14 @@ def check_run(cfg: Config, splits: Sequence[str]) -> Checked:
             found = [_check(cfg, splits)]
         except UserError as error:
             found = [Checked(error=str(error))]
+    contents = found[0].completed
+    found[0].completed = {}  # large; sent on only where a node has a work directory of its own
     dist.broadcast_object_list(found)
     [checked] = found
     if checked.error:
         raise UserError(checked.error)
+    _write(contents, checked, cfg.work_dir)
+    checked.files = {key: osp.abspath(osp.join(cfg.work_dir, name)) for key, name in checked.files.items()}
     for split in splits:
         for entry in (*leaf_datasets(cfg, split), *evaluators(cfg, split)):
             if entry.key in checked.files:
@@ -89,6 +99,33 @@ def check_run(cfg: Config, splits: Sequence[str]) -> Checked:
     if guard and 'train' in splits:
         guard['annotation_check'] = None  # done
     return checked
+
+
+def _write(contents: dict[str, bytes], checked: Checked, work_dir: str) -> None:
+    """Write the completed files: rank 0, and the first process of each node that does not see them then."""
+    if not checked.files:
+        return
+    _write_all(contents, work_dir)
+    dist.barrier()
+    names = set(checked.files.values())
+    lacks = not all(osp.isfile(osp.join(work_dir, name)) for name in names)
+    if any(dist.all_gather_object(lacks)):
+        sent = [contents]
+        dist.broadcast_object_list(sent)
+        if lacks and int(os.environ.get('LOCAL_RANK', '0')) == 0:
+            _write_all(sent[0], work_dir)
+        dist.barrier()
+
+
+def _write_all(contents: dict[str, bytes], work_dir: str) -> None:
+    for name, content in contents.items():
+        path = osp.join(work_dir, name)
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        atomic_write(path, functools.partial(_put, content))
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _check(cfg: Config, splits: Sequence[str]) -> Checked:
@@ -176,7 +213,8 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
         raise UserError(f'{split}: {path}: {stops[0]}{more}')
     checked.notes += [f'{split}: {path}: {note}' for note in findings.notes()]
     checked.notes += [f'{split}: {line}' for line in check.left_out(dataset, content)]
-    if split != 'train' and (nothing := _nothing_to_learn(content, dataset)) and content['annotations']:
+    scored = any(not item.cfg.get('format_only') for item in evaluators(cfg, split))
+    if split != 'train' and scored and (nothing := _nothing_to_learn(content, dataset)):
         checked.warnings.append(f'{split}: {nothing}: average precision has no meaning then')
     checked.warnings += [f'{split}: {path}: {fault}' for fault in findings.faults]
     unmeasurable = (
@@ -187,11 +225,11 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
         checked.warnings.insert(0, f'{split}: {path}: {len(unmeasurable)} objects are left out of what is measured')
         content['annotations'] = kept
     if findings.completed or changed or unmeasurable or stored.startswith(b'\xef\xbb\xbf'):
-        copy = osp.abspath(osp.join(cfg.work_dir, 'annotations', f'{entry.key}.{osp.basename(path)}'))
-        os.makedirs(osp.dirname(copy), exist_ok=True)
-        text = json.dumps(content).encode()
-        atomic_write(copy, lambda file: file.write(text))
-        checked.notes.append(f'{split}: the completed file, which this run reads, is {copy}')
+        copy = osp.join(COMPLETED, f'{entry.key}.{osp.basename(path)}')
+        checked.completed[copy] = json.dumps(content).encode()
+        checked.notes.append(
+            f'{split}: the completed file, which this run reads, is {osp.abspath(osp.join(cfg.work_dir, copy))}'
+        )
         checked.files.update({item.key: copy for item in (entry, *measured)})
     return len(content['images']) - check.number_left_out(dataset, content)
 

@@ -105,6 +105,34 @@ def _problem_of(path: str) -> str | None:
     return f'{problem}. Plain --resume takes the newest intact one of the work directory'
 
 
+def require_same_model(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with another model, before anything else is compared.
+
+    Args:
+        name: The checkpoint.
+        saved: Its ``state_dict``.
+        now: That of the config's model.
+
+    Raises:
+        AllRanksError: The names or the shapes of the parameters are others.
+    """
+    saved = {key.removeprefix('module.'): value for key, value in saved.items()}
+    parts = [', '.join(sorted({key.partition('.')[0] for key in state})) for state in (saved, now)]
+    if saved.keys() == now.keys():
+        shapes = {key: [list(getattr(state[key], 'shape', ())) for state in (saved, now)] for key in now}
+        others = [f'{key} {theirs}, not {ours}' for key, (theirs, ours) in shapes.items() if theirs != ours]
+    elif parts[0] != parts[1]:
+        others = [f'its parts are {parts[0]}; those of the config are {parts[1]}']
+    else:
+        others = [*(f'no {key}' for key in now.keys() - saved.keys()), *(f'also {key}' for key in saved.keys() - now)]
+    if others:
+        more = f'; and {len(others) - 4} more' if len(others) > 4 else ''
+        raise AllRanksError(
+            f"{name} is a checkpoint of another model than the config's: {'; '.join(others[:4])}{more}. A run goes on "
+            'with the model that it began with; to start a new one from these weights use load_from, without --resume'
+        )
+
+
 def require_same_run(
     meta: Mapping[str, Any], now: RunShape, *, by_epoch: bool, grouping_sampler: str | None = None
 ) -> str | None:

@@ -40,6 +40,7 @@ from mmlightvit.durable.resume import (
     RunShape,
     choose_checkpoint,
     overruled,
+    require_same_model,
     require_same_run,
     require_schedule,
 )
@@ -212,6 +213,8 @@ class Runner(StockRunner):
         if self._resume_checkpoint is None:  # called by hand, not by way of `resume=True`
             self._resume_path = filename
             self._resume_checkpoint = read_checkpoint(filename, map_location='cpu')
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        require_same_model(filename, self._resume_checkpoint['state_dict'], model.state_dict())
         self._require_same_run(self._resume_checkpoint['meta'])
         by_epoch, length = self._length_of_run()
         batches = len(self.train_dataloader) if by_epoch else None

@@ -14,6 +14,7 @@ from mmengine.model import BaseModel, BaseModule
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
+from mmlightvit.checkpoint.convert import convert
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
@@ -253,6 +254,102 @@ def test_own_and_published_files_load_whole(save, detector):
         target = detector(2)
         load_checkpoint(target, save(state))
         assert_equal(source, target)
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'model.', 'module.model.', '_orig_mod.module.', 'model._orig_mod.'])
+@pytest.mark.parametrize('layout', ['own', 'published'])
+def test_prefixes_of_wrappers_are_left_out_and_named(save, classifier, prefix, layout):
+    source, target = classifier(1), classifier(2)
+    state = source.state_dict() if layout == 'own' else rename_to_published(source.state_dict(), 'classifier')
+    wrapped = {f'{prefix}{key}': value for key, value in state.items()}
+    report = load_into(target, save(wrapped))
+    assert_equal(source, target)
+    said = [part for part in ('_orig_mod.', 'model.') if part in prefix]
+    assert 'without the prefix' in str(report) and all(part in str(report) for part in said)
+
+
+def test_compiled_parts_load_and_a_prefix_of_the_model_itself_stays(save, detector):
+    source, target = detector(1), detector(2)
+    compiled = {key.replace('blocks.0.', 'blocks.0._orig_mod.'): v for key, v in source.state_dict().items()}
+    load_into(target, save(compiled))
+    assert_equal(source, target)
+    outer = nn.ModuleDict(dict(model=detector(3)))
+    load_into(outer, save({f'model.{key}': value for key, value in source.state_dict().items()}))
+    assert_equal(source, outer['model'])
+    both = source.state_dict() | {f'model.{key}': value for key, value in source.state_dict().items()}
+    with pytest.raises(UserError, match=r'both with and without the prefix model\.'):
+        load_into(target, save(both))
+
+
+@pytest.mark.parametrize('names', [('state_dict', 'state_dict_ema'), ('model', 'model_ema'), ('model', 'ema')])
+def test_averages_of_other_programs_are_named_and_can_be_chosen(tmp_path, backbone, names):
+    raw, average = backbone(1, 'tiny'), backbone(2, 'tiny')
+    file = tmp_path / 'file.pth'
+    torch.save({names[0]: raw.state_dict(), names[1]: average.state_dict()}, file)
+    target = backbone(3, 'tiny')
+    report = load_into(target, str(file))
+    assert_equal(raw, target)
+    assert f'convert --weights ENTRY writes them to a file of their own), averaged weights (1): {names[1]}' in str(
+        report
+    )
+    convert(file, tmp_path / 'average.pth', entry=names[1])
+    report = load_into(target, str(tmp_path / 'average.pth'))
+    assert_equal(average, target)
+    assert 'averaged' not in str(report)
+    with pytest.raises(UserError, match=f'no weights in an entry best; it has {names[0]}, {names[1]}'):
+        convert(file, tmp_path / 'none.pth', entry='best')
+    torch.save({names[1]: average.state_dict()}, file)  # alone
+    load_into(backbone(3, 'tiny'), str(file))
+
+
+def test_other_bands_are_named_with_what_to_do(save, detector, backbone, tmp_path):
+    source, target = detector(1), detector(2, in_channels=4)
+    stem = target.backbone.patch_embed.stem[0].weight.clone()
+    told = (
+        r'pictures of 3 bands, the model for 4: set model\.backbone\.in_channels=3, or train '
+        r'backbone\.patch_embed\.stem\.0\.weight afresh, .* load_fresh beside load_from'
+    )
+    with pytest.raises(UserError, match=told):
+        load_into(target, save(source), starting=True)
+    load_into(target, save(source), starting=True, fresh=['backbone.patch_embed.stem.0.weight'])
+    assert target.backbone.patch_embed.stem[0].weight.equal(stem)
+    assert_equal(source.neck, target.neck)
+    ours = backbone(1, 'tiny', in_channels=4)
+    torch.save({'state_dict': ours.state_dict()}, tmp_path / 'four.pth')
+    found, differences = convert(tmp_path / 'four.pth', tmp_path / 'four.safetensors')
+    assert '4 bands' in str(found) and not differences
+    assert_equal(ours, LightViT.from_pretrained(str(tmp_path / 'four.safetensors')))
+
+
+class Head(nn.Module):
+    """Under the name that tells how many classes there are."""
+
+    def __init__(self, name: str, rows: int) -> None:
+        super().__init__()
+        self.add_module(name, nn.Linear(4, rows))
+
+
+@pytest.mark.parametrize(('part', 'layer', 'more'), [('head', 'fc', 0), ('decode_head', 'conv_seg', 0),
+                                                     ('roi_head', 'fc_cls', 1)])  # fmt: skip
+def test_another_number_of_classes_is_said_first(save, backbone, part, layer, more):
+    def build(classes: int) -> Model:
+        model = Model(backbone(1))
+        head = Head(layer, classes + more)
+        if part == 'roi_head':
+            head = nn.ModuleDict(dict(bbox_head=head))
+        model.add_module(part, head)
+        return model
+
+    with pytest.raises(UserError, match='it is for 2 classes, and the model for 3; 2 of another shape') as error:
+        load_into(build(3), save(build(2)))
+    assert str(error.value).count(f'{layer}.weight') == 1
+
+
+def test_another_task_is_said_first(save, classifier, detector, caplog):
+    with pytest.raises(UserError, match='it is of a classifier, and the model is a detector; ') as error:
+        load_into(detector(2), save(classifier(1)))
+    assert str(error.value).count('head.weight') == 2  # roi_head is missing, head is unexpected
+    assert not caplog.records
 
 
 class Stages(BaseModule):

@@ -11,7 +11,7 @@ import pytest
 import tiny_data
 from mmengine.config import Config
 
-from mmlightvit.cli import options, test, train
+from mmlightvit.cli import options, preflight, test, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
 from mmlightvit.durable.seal import atomic_save
@@ -114,6 +114,35 @@ def test_an_address_that_cannot_be_had_is_named_with_the_overrides(coco, monkeyp
     assert 'lightvit_tiny_78.7.ckpt cannot be had' in said
     assert f'{WEIGHTS}=FILE' in said
     assert 'model.backbone.init_cfg=None model.backbone.norm_eval=False to train from scratch' in said
+
+
+def test_a_whole_model_to_start_from_needs_no_initial_weights(coco, tmp_path):
+    (tmp_path / 'detector.pth').touch()
+    start = ['--cfg-options', f'{WEIGHTS}=/no/weights.ckpt', f'load_from={tmp_path}/detector.pth']
+    assert _train(*coco, *start).model.backbone.get('init_cfg') is None
+    with pytest.raises(UserError, match=r'weights not found: /no/weights\.ckpt'):  # some of it is to come from there
+        _train(*coco, *start, '+load_fresh=backbone.global_token')
+
+
+@pytest.mark.parametrize(
+    ('config', 'parts'),
+    [
+        ('mask_rcnn_lightvit_t_1x', dict(neck=[96, 192, 384])),
+        ('lightvit_t_imagenet', dict(head=384)),
+        ('upernet_lightvit_t_ade20k', dict(decode_head=[96, 192, 384], auxiliary_head=192)),
+    ],
+)
+def test_another_variant_of_the_backbone_alone_is_refused(repo, config, parts):
+    cfg = load_config(str(repo / f'configs/{config}.py'))
+    preflight.check_widths(cfg)
+    cfg.model.backbone.arch = 'small'
+    for part, widths in parts.items():
+        with pytest.raises(UserError) as error:
+            preflight.check_widths(cfg)
+        told = f"the backbone (arch='small') gives {widths}; set model.{part}.in_channels={widths}".split('set ')
+        assert told[0] in str(error.value) and told[1].replace(' ', '') in str(error.value)
+        cfg.model[part].in_channels = widths
+    preflight.check_widths(cfg)
 
 
 def test_resume_reads_no_initial_weights(coco, tmp_path):

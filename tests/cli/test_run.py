@@ -7,11 +7,13 @@ Every command runs in a forked process with a terminal of its own, which is a fi
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import warnings
 from pathlib import Path
 
+import planted
 import pytest
 import toy_run
 from mmengine.config import Config
@@ -19,8 +21,9 @@ from processes import run_forked
 
 from mmlightvit import cli
 from mmlightvit.cli import run, test, train  # noqa: F401 - imported once, before anything forks
-from mmlightvit.cli.options import drop_idle_workers
+from mmlightvit.cli.options import drop_idle_workers, show_predictions
 from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import import_toolbox
 
 
 def _in_process(folder: str, arguments: list[str]) -> int:
@@ -119,6 +122,37 @@ def test_an_error_of_all_processes_is_told_once(tmp_path, monkeypatch):
     assert left_over(tmp_path) == set()
 
 
+COCO = """
+default_scope = 'mmdet'
+train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+    type='CocoDataset', data_root='data', ann_file='annotations/train.json', data_prefix=dict(img='train'),
+    metainfo=dict(classes=('disk', 'bar')), pipeline=[]))
+"""
+
+
+@pytest.mark.parametrize(
+    ('missing', 'said'), [('bbox', 'it has no bbox (and 3 more like it)'), ('iscrowd', 'cannot be built')]
+)
+def test_data_of_two_processes_are_told_once_and_nothing_is_left(missing, said, tmp_path, monkeypatch):
+    """Refused, or completed for a start that then fails for another reason."""
+    pytest.importorskip('mmdet')
+    import_toolbox('mmdet')
+    monkeypatch.setattr('mmlightvit.durable.launch._PEERS_EXIT_DELAY_S', 0)
+    toy_run.write_config(tmp_path, COCO)
+    path = planted.write_coco(tmp_path / 'data', images=2)
+    content = json.loads(path.read_text())
+    for item in content['annotations']:
+        del item[missing]
+    path.write_text(json.dumps(content))
+    options = ['--launcher', 'pytorch', '--cfg-options', 'model.fault=build']
+    codes, out, err = command(tmp_path, 'train', 'toy.py', *options, processes=2)
+    assert codes == [1, 1]
+    [line] = err
+    assert line.startswith('error: ') and said in line
+    assert not any('Traceback' in line for line in out)
+    assert left_over(tmp_path) == {'data'}
+
+
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # MMEngine leaves the file open
 @pytest.mark.parametrize(
     ('text', 'said'),
@@ -154,6 +188,18 @@ def test_a_missing_package_of_the_logs_is_told_before_anything_starts(tmp_path, 
     train.prepare(mlflow)
     with pytest.raises(UserError, match='--log tensorbord: no logger of that name; nearest: tensorboard'):
         train.prepare(train.parser().parse_args([str(path), '--log', 'mlflow,tensorbord']))
+
+
+@pytest.mark.parametrize(('scope', 'switch'), [('mmdet', 'draw'), ('mmpretrain', 'enable'), ('mmseg', 'draw')])
+def test_the_folder_of_pictures_is_named_where_some_are_drawn(scope, switch):
+    cfg = Config(dict(default_scope=scope, default_hooks=dict(visualization={switch: False})))
+    assert run.where_pictures_go(cfg, 'w/t') is None
+    cfg.default_hooks.visualization.update({switch: True, 'interval': 1})
+    told = 'pictures of predictions (default_hooks.visualization.interval: 1): w/t/vis_data/vis_image'
+    assert run.where_pictures_go(cfg, 'w/t') == told
+    show_predictions(cfg, window=False, folder='/d', wait_time=0)
+    assert run.where_pictures_go(cfg, 'w/t').endswith(': /d/vis_image' if scope == 'mmseg' else 'predictions: /d')
+    assert run.where_pictures_go(Config(dict(default_scope='mmengine')), 'w/t') is None
 
 
 def test_settings_of_workers_go_with_the_workers():

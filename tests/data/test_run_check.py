@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+from processes import run_forked
 
 from mmlightvit.data.run_check import Checked, check_run
+from mmlightvit.durable import launch
 from mmlightvit.errors import UserError
 from mmlightvit.registry import METRICS
 
@@ -267,6 +270,50 @@ def test_class_folders(tmp_path: Path) -> None:
     (tmp_path / 'train' / '.ipynb_checkpoints').mkdir()
     with pytest.raises(UserError, match=r'the hidden folder \.ipynb_checkpoints would be a class'):
         run(folders())
+
+
+@pytest.mark.parametrize('apart', [False, True], ids=['one directory', 'a directory of each node'])
+def test_every_process_reads_the_completed_file(tmp_path: Path, apart: bool) -> None:
+    good = of_files(tmp_path / 'good', lambda content: None)
+    of_files(tmp_path / 'data', without('annotations', 'iscrowd', 'id', 'area'))
+    for told, file, score, written in run_forked(2, _in_rank, tmp_path, apart):
+        assert told == '' and score == 1
+        assert written == json.dumps(learnt(good.train_dataloader.dataset))
+        assert Path(file).parent.parent.name == 'work'
+    assert len({*tmp_path.rglob('work/annotations/val_dataloader*.json')}) == 1 + apart
+
+
+def test_every_process_is_refused_alike(tmp_path: Path) -> None:
+    of_files(tmp_path / 'data', without('annotations', 'iscrowd', 'bbox'))
+    (first, *_), (second, *_) = run_forked(2, _in_rank, tmp_path, False)
+    assert first == second and 'it has no bbox' in first
+    assert not [*tmp_path.rglob('work')]
+
+
+def _in_rank(root: Path, apart: bool) -> list:
+    """What a process is told, the truth that its metric reads, the score of it, and what its training learns from."""
+    folder = root / (f'node{os.environ["RANK"]}' if apart else 'node')
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    if apart:
+        os.environ['LOCAL_RANK'] = '0'
+    launch.init_distributed('pytorch')
+    cfg = coco(root / 'data', work_dir='work')
+    try:
+        run(cfg)
+    except UserError as error:
+        return [str(error), '', 0, '']
+    finally:
+        launch.leave_distributed()
+    return ['', cfg.val_evaluator.ann_file, measured(cfg), json.dumps(learnt(cfg.train_dataloader.dataset))]
+
+
+def test_truth_without_objects_is_a_warning(tmp_path: Path) -> None:
+    cfg = of_files(tmp_path, lambda content: content['annotations'].clear(), splits=('val',))
+    [warning] = run(cfg).warnings
+    assert 'val.json' in warning and 'average precision has no meaning then' in warning
+    cfg.val_evaluator.format_only = True  # predictions are written, not measured
+    assert run(cfg).warnings == []
 
 
 def test_a_hundred_thousand_objects_take_seconds(tmp_path: Path) -> None:

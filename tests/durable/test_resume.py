@@ -282,6 +282,37 @@ def test_another_run_is_refused(change, words):
         resume.require_same_run(meta, dict(SHAPE, **change), by_epoch=True)
 
 
+def test_another_model_is_refused_before_all_else():
+    weight, other = torch.zeros(3, 4), torch.zeros(2, 4)
+    detector, classifier = {'backbone.w': weight, 'roi_head.w': weight}, {'backbone.w': weight, 'head.w': weight}
+    resume.require_same_model('x', {f'module.{key}': value for key, value in detector.items()}, detector)
+    for saved, now, words in (
+        (detector, classifier, 'x is a checkpoint of another model .*: its parts are backbone, roi_head; those of the '
+                               'config are backbone, head. .* load_from'),
+        ({**detector, 'roi_head.w': other}, detector, r'roi_head\.w \[2, 4\], not \[3, 4\]\.'),
+        (detector | {'backbone.v': other}, detector, r'also backbone\.v\.'),
+        (detector, detector | {f'backbone.{n}': other for n in range(6)}, r'no backbone\.\d; .*; and 2 more'),
+    ):  # fmt: skip
+        with pytest.raises(AllRanksError, match=words):
+            resume.require_same_model('x', saved, now)
+
+
+class _OtherModel(runs.Classifier):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.neck = torch.nn.Linear(1, 1)
+
+
+def test_a_run_of_another_model_is_refused(tmp_path):
+    """Though the batch size is another one too."""
+    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
+    assert code == 0, result
+    change = dict(train_dataloader__batch_size=4, model__type=_OtherModel)
+    code, _ = _run(tmp_path / 'run', True, resume=True, **change)
+    told = (tmp_path / 'run' / 'out').read_text()
+    assert code == 1 and 'is a checkpoint of another model' in told and 'batch_size' not in told
+
+
 def test_the_shape_of_a_run_is_a_file_format(tmp_path):
     code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
     assert code == 0, result

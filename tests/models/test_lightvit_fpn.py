@@ -137,6 +137,8 @@ def test_bad_arguments_are_named(arguments, message):
         LightViTFPN(**arguments)
 
 
-def test_wrong_number_of_inputs_is_named():
-    with pytest.raises(ValueError, match=r'inputs: expected as many maps as in_channels=\[.*\] has entries, got 2'):
-        LightViTFPN(CHANNELS)(inputs()[:2])
+@pytest.mark.parametrize('channels', [[8, 16], [12, 24, 48]], ids=['too few', 'of another variant'])
+def test_maps_that_do_not_fit_are_named(channels):
+    with pytest.raises(ValueError) as error:
+        LightViTFPN(CHANNELS)(inputs(channels=channels))
+    assert str(error.value) == f'in_channels: expected {channels}, as the maps have, got {CHANNELS}'

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmlightvit.layer_depth import get_layer_depth
 from mmlightvit.models.arguments import require
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.models.layers.drop_path import DropPath
@@ -192,7 +193,6 @@ class LightViT(BaseModule):
         self.window_size = window_size
         self.out_indices = _resolve_out_indices(out_indices, len(self.embed_dims))
         self.num_stages = max(self.out_indices) + 1
-        self.num_blocks = list(settings['num_blocks'][: self.num_stages])
         self.out_type = 'featmap' if out_type == 'featmap' else 'tokens'
         self.norm_eval = norm_eval
         is_stage = isinstance(frozen_stages, int) and -1 <= frozen_stages <= self.num_stages
@@ -214,14 +214,11 @@ class LightViT(BaseModule):
 
     @classmethod
     def from_pretrained(cls, source: str, **kwargs: Any) -> LightViT:
-        """A backbone with weights.
+        """A backbone with weights; a UserError where there are none, or none that fit.
 
         Args:
             source: A name of ``mmlightvit models``, a model folder, or a checkpoint.
             **kwargs: Arguments that differ from what the weights were trained with, such as ``out_indices``.
-
-        Raises:
-            UserError: There are no such weights, or they do not fit.
         """
         return FUNCTIONS.get('pretrained_backbone')(cls, source, **kwargs)
 
@@ -269,25 +266,7 @@ class LightViT(BaseModule):
         image_BLC = x_BHWC.flatten(1, 2)
         return image_BLC if global_BTC is None else torch.cat([global_BTC, image_BLC], dim=1)
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Where a parameter stands, for rates that fall from layer to layer (mmpretrain's constructor asks for it).
-
-        Args:
-            param_name: Its name in the model.
-            prefix: What stands in front of the backbone's own names.
-
-        Returns:
-            0 for the stem and the global tokens, the number of its block, counted from 1, for a block and for the patch
-            merging in front of it, the last one for all behind the blocks; and how many layers there are.
-        """
-        part, *rest = param_name.removeprefix(prefix).split('.')
-        layers = sum(self.num_blocks) + 2
-        if not param_name.startswith(prefix) or part not in ('patch_embed', 'global_token', 'stages'):
-            return layers - 1, layers
-        if part != 'stages':
-            return 0, layers
-        stage, kind, number = int(rest[0]), rest[1], rest[2]
-        return sum(self.num_blocks[:stage]) + 1 + (int(number) if kind == 'blocks' else 0), layers
+    get_layer_depth = get_layer_depth
 
     def train(self, mode: bool = True) -> LightViT:
         """As :meth:`torch.nn.Module.train`, but frozen stages, and with ``norm_eval`` the norms, stay in eval mode."""

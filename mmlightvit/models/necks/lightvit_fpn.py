@@ -102,8 +102,8 @@ class LightViTFPN(BaseModule):
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, in_channels[i], H_i, W_i), finest first -> ``num_outs`` maps (B, out_channels, h, w)."""
-        fits = len(inputs) == len(self.in_channels)
-        require('inputs', len(inputs), fits, f'as many maps as in_channels={self.in_channels} has entries')
+        channels = [x.shape[1] for x in inputs]
+        require('in_channels', self.in_channels, channels == self.in_channels, f'{channels}, as the maps have')
         merged = [lateral(x) for lateral, x in zip(self.lateral_convs, inputs)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode='nearest')
