@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mmengine.config import Config
 
@@ -42,12 +42,12 @@ def check_training(cfg: Config) -> None:
     check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
     check_vis_backends(cfg)
     check_top_k(cfg)
-    check_widths(cfg)
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
     for split in ('train', 'val'):
         check_data(cfg, split)
+    check_widths(cfg)  # imports torch
     if not goes_on(cfg):
         check_initial_weights(cfg)
 
@@ -151,7 +151,7 @@ def check_widths(cfg: Config) -> None:
         part = model.get(name)
         taken, chosen = (part.get('in_channels'), part.get('in_index')) if isinstance(part, dict) else (None, None)
         several = isinstance(taken, (list, tuple))
-        chosen = (range(len(maps)) if several else -1) if chosen is None else chosen
+        chosen = cast(Any, (range(len(maps)) if several else -1) if chosen is None else chosen)
         try:
             given: Any = [maps[place] for place in chosen] if several else maps[chosen]
         except (IndexError, TypeError):

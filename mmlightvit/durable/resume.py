@@ -114,17 +114,17 @@ def require_same_model(name: str, saved: Mapping[str, Any], now: Mapping[str, An
         now: That of the config's model.
 
     Raises:
-        AllRanksError: The names or the shapes of the parameters are others.
+        AllRanksError: The parts of the model or the shapes of parameters are others.
     """
     saved = {key.removeprefix('module.'): value for key, value in saved.items()}
     parts = [', '.join(sorted({key.partition('.')[0] for key in state})) for state in (saved, now)]
-    if saved.keys() == now.keys():
-        shapes = {key: [list(getattr(state[key], 'shape', ())) for state in (saved, now)] for key in now}
-        others = [f'{key} {theirs}, not {ours}' for key, (theirs, ours) in shapes.items() if theirs != ours]
-    elif parts[0] != parts[1]:
+    if parts[0] != parts[1]:
         others = [f'its parts are {parts[0]}; those of the config are {parts[1]}']
-    else:
-        others = [*(f'no {key}' for key in now.keys() - saved.keys()), *(f'also {key}' for key in saved.keys() - now)]
+    else:  # names that only one of them has are left to the loading, which translates names of earlier versions
+        shapes = {
+            key: [list(getattr(state[key], 'shape', ())) for state in (saved, now)] for key in now if key in saved
+        }
+        others = [f'{key} {theirs}, not {ours}' for key, (theirs, ours) in shapes.items() if theirs != ours]
     if others:
         more = f'; and {len(others) - 4} more' if len(others) > 4 else ''
         raise AllRanksError(

@@ -258,9 +258,9 @@ def test_own_and_published_files_load_whole(save, detector):
 
 @pytest.mark.parametrize('prefix', ['_orig_mod.', 'model.', 'module.model.', '_orig_mod.module.', 'model._orig_mod.'])
 @pytest.mark.parametrize('layout', ['own', 'published'])
-def test_prefixes_of_wrappers_are_left_out_and_named(save, classifier, prefix, layout):
-    source, target = classifier(1), classifier(2)
-    state = source.state_dict() if layout == 'own' else rename_to_published(source.state_dict(), 'classifier')
+def test_prefixes_of_wrappers_are_left_out_and_named(save, detector, prefix, layout):
+    source, target = detector(1), detector(2)
+    state = source.state_dict() if layout == 'own' else rename_to_published(source.state_dict(), 'detector')
     wrapped = {f'{prefix}{key}': value for key, value in state.items()}
     report = load_into(target, save(wrapped))
     assert_equal(source, target)

@@ -22,6 +22,7 @@ from mmlightvit.data.run_check import Checked, check_run
 from mmlightvit.durable import launch
 from mmlightvit.errors import UserError
 from mmlightvit.registry import METRICS
+from mmlightvit.toolboxes import import_toolbox
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -276,9 +277,11 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_every_process_reads_the_completed_file(tmp_path: Path, apart: bool) -> None:
     good = of_files(tmp_path / 'good', lambda content: None)
     of_files(tmp_path / 'data', without('annotations', 'iscrowd', 'id', 'area'))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        meant = json.dumps(learnt(good.train_dataloader.dataset))
     for told, file, score, written in run_forked(2, _in_rank, tmp_path, apart):
         assert told == '' and score == 1
-        assert written == json.dumps(learnt(good.train_dataloader.dataset))
+        assert written == meant
         assert Path(file).parent.parent.name == 'work'
     assert len({*tmp_path.rglob('work/annotations/val_dataloader*.json')}) == 1 + apart
 
@@ -305,7 +308,9 @@ def _in_rank(root: Path, apart: bool) -> list:
         return [str(error), '', 0, '']
     finally:
         launch.leave_distributed()
-    return ['', cfg.val_evaluator.ann_file, measured(cfg), json.dumps(learnt(cfg.train_dataloader.dataset))]
+    import_toolbox('mmdet')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return ['', cfg.val_evaluator.ann_file, measured(cfg), json.dumps(learnt(cfg.train_dataloader.dataset))]
 
 
 def test_truth_without_objects_is_a_warning(tmp_path: Path) -> None:
