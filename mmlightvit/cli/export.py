@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add('--static', type=int, nargs=2, metavar=('H', 'W'), help='for this size alone')
     add('--normalise', action='store_true', help='take RGB pixel values; mean, deviation and channels into the graph')
     add('--int8', action='store_true', help='weights of 8 bits: a smaller file, not the same answers')
+    add('--triton', metavar='DIR', help='also as a model of the Triton repository DIR; MODEL may be an .onnx file then')
     add('--images', metavar='DIR', help=f'pictures for the proof; up to {_PICTURES} are taken')
     add('--data', metavar='DATA', help='labelled pictures: the metric before and after, which must not fall')
     add('--overwrite', action='store_true', help='replace the file if it is there')
@@ -49,12 +50,15 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     from mmlightvit.inference.model import load_model
 
+    if args.triton and args.format != 'onnx':
+        raise UserError('--triton is for --format onnx')
     model: Any = load_model(args.model, config=args.config, device='cpu', allow_random=args.random)
+    if not hasattr(model, 'module'):
+        _exported_already(model, args)
+        return
     out = Path(args.out or f'{model.info.name}{_ENDINGS[args.format]}')
     if out.exists() and not args.overwrite:
         raise UserError(f'{out} is there already: --overwrite replaces it, --out names another')
-    if not hasattr(model, 'module'):
-        raise UserError(f'{args.model} is an exported file; export the model that it was made of')
     if args.format == 'folder':
         from mmlightvit.inference.model_folder import write_folder
 
@@ -62,13 +66,29 @@ def run(args: argparse.Namespace) -> None:
         print(f'wrote {out}')
         return
     from mmlightvit.deploy.export import Plan, export
+    from mmlightvit.deploy.triton import target_of, write_model
 
+    if args.triton:  # before the minutes
+        target_of(Path(args.triton), out, args.overwrite)
     static = tuple(args.static) if args.static else None
     plan = Plan(args.format, args.cut, static, args.normalise, args.int8)
     measure = (lambda draft: _metrics(args, draft)) if args.data else None
     info = export(model, out, plan, _pictures(args.images), measure, _say, may_find_nothing=args.random)
     print(describe_certificate(info.extra['certificate']))
     print(f'wrote {out}: {out.stat().st_size / 1e6:.1f} MB')
+    if args.triton:
+        print(f'wrote {write_model(out, info, Path(args.triton), args.overwrite)}')
+
+
+def _exported_already(model: Any, args: argparse.Namespace) -> None:
+    """What is left to do for a file: to put it into a repository of Triton."""
+    from mmlightvit.deploy.triton import write_model
+
+    late = [name for name in ('out', 'static', 'normalise', 'int8', 'images', 'data') if getattr(args, name)]
+    if late or not args.triton:
+        option = f'--{late[0]} is for' if late else 'export'
+        raise UserError(f'{args.model} is an exported file; {option} the model that it was made of')
+    print(f'wrote {write_model(Path(args.model), model.info, Path(args.triton), args.overwrite)}')
 
 
 def _say(line: str) -> None:

@@ -103,7 +103,7 @@ def open_file(path: Path, device: str | None = None, threads: int | None = None)
 
 
 def _onnxruntime(path: Path, device: str, threads: int | None) -> Engine:
-    ort = _package('onnxruntime', 'runtime')
+    ort = package('onnxruntime', 'runtime')
     provider = {_CPU: 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}.get(device)
     if provider not in ort.get_available_providers():
         raise UserError(f'device {device!r}: ONNX Runtime has {", ".join(ort.get_available_providers())} here')
@@ -127,7 +127,7 @@ def _onnxruntime(path: Path, device: str, threads: int | None) -> Engine:
 
 
 def _openvino(path: Path, device: str, threads: int | None) -> Engine:
-    ov = _package('openvino', 'openvino')
+    ov = package('openvino', 'openvino')
     core = ov.Core()
     target, *fastest = device.split(':')[1:] or ['CPU']
     # Left to itself, it takes bfloat16 where the processor has it, and answers differ in the second digit.
@@ -160,7 +160,7 @@ def _openvino_metadata(model: Any) -> str | None:
 
 
 def _torch(path: Path, threads: int | None) -> Engine:
-    torch = _package('torch', 'toolboxes')
+    torch = package('torch', 'toolboxes')
     if threads:
         torch.set_num_threads(threads)
     extra = {METADATA_KEY: '', OUTPUTS_KEY: ''}
@@ -181,7 +181,7 @@ def _torch(path: Path, threads: int | None) -> Engine:
     return Engine(extra[METADATA_KEY] or None, run, inputs)
 
 
-def _package(name: str, extra: str) -> Any:
+def package(name: str, extra: str) -> Any:
     import importlib
 
     try:

@@ -75,7 +75,8 @@ def test_turns_and_their_ratios():
 def test_from_a_config_to_a_table(tmp_path, capsys, repo):
     config = str(repo / 'configs/lightvit_t_cifar10.py')
     out = tmp_path / 'model.onnx'
-    assert main(['export', config, '--random', '--out', str(out)]) == 0
+    assert main(['export', config, '--random', '--out', str(out), '--triton', str(tmp_path / 'models')]) == 0
+    assert (tmp_path / 'models/model/1/model.onnx').read_bytes() == out.read_bytes()
     assert 'verified on generated pictures only' in capsys.readouterr().out and out.is_file()
     assert main(['export', config, '--random', '--out', str(out)]) == 1
     assert '--overwrite replaces it' in capsys.readouterr().err
