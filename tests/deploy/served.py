@@ -21,8 +21,9 @@ from onnx import TensorProto, helper
 from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.preprocess import InputSpec
 
-#: Starts the command where torch cannot be imported and where nobody can be spoken to; what is tried is in the log.
+#: Starts the command where torch cannot be imported; whom it speaks to and what it writes is in the log.
 START = """
+import os
 import sys
 
 for name in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'cv2', 'onnx'):
@@ -33,6 +34,8 @@ def listen(event, arguments):
         sys.stderr.write(f'SPOKE {event} {arguments[1:]}\\n')
     if event == 'socket.bind':
         sys.stderr.write(f'BOUND {arguments[1]}\\n')
+    if event == 'open' and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        sys.stderr.write(f'WROTE {arguments[0]}\\n')
 
 sys.addaudithook(listen)
 from mmlightvit.cli import main
@@ -147,7 +150,7 @@ class Served:
                 [sys.executable, '-c', START, '--port', '0', *map(str, arguments)],
                 stderr=file,
                 cwd=folder,
-                env={**os.environ, 'PYTHONPATH': str(root)},
+                env={**os.environ, 'PYTHONPATH': str(root), 'PYTHONDONTWRITEBYTECODE': '1'},
             )
         try:
             found = self.wait_for(lambda: re.search(r'^http://[^ ]*:(\d+), models: ', self.log, re.MULTILINE))

@@ -246,7 +246,7 @@ def test_a_body_without_a_length_is_stopped_on_its_way(service):
     reply = service.post(PREDICT, chunks())
     assert (reply.status, reply.code) == (413, 'too_large')
     assert service.post(PREDICT, picture()).status == 200
-    assert re.search(r'predict 413, 1\d{6} bytes', service.log)
+    assert service.wait_for(lambda: re.search(r'predict 413, 1\d{6} bytes', service.log))
 
 
 def test_a_slow_client_does_not_hold_others_up(service):
@@ -264,7 +264,7 @@ def test_a_slow_client_does_not_hold_others_up(service):
 def test_the_log_has_a_line_for_a_request_and_no_more(service):
     path = '/v1/models/a%0A2026-01-01%20forged/predict'
     service.post(f'{path}?token=secret', picture())
-    (line,) = [line for line in service.log.splitlines() if 'forged' in line]
+    (line,) = service.wait_for(lambda: [line for line in service.log.splitlines() if 'forged' in line])
     assert re.fullmatch(rf'\S+ \S+ POST {path} 422, 0 bytes, \d+ ms', line)
     assert 'secret' not in service.log
 
@@ -273,6 +273,10 @@ def test_the_log_has_a_line_for_a_request_and_no_more(service):
 def test_a_signal_lets_what_is_under_way_end(detector, tmp_path):
     body = picture(200)
     with Served(tmp_path, detector) as service:
+        noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+        large = io.BytesIO()
+        Image.fromarray(noise).save(large, 'PNG')
+        assert service.post(PREDICT, *form(large.getvalue())).status == 200
         slow = slow_upload(service, body, 10)
         service.process.send_signal(signal.SIGTERM)
         service.wait_for(lambda: refuses(service.port))
@@ -282,8 +286,8 @@ def test_a_signal_lets_what_is_under_way_end(detector, tmp_path):
         assert content.startswith(b'HTTP/1.1 200 OK') and b'"cat"' in content
         assert service.process.wait(30) == 143
         assert 'Traceback' not in service.log
-        # Nobody was spoken to, and nothing else was opened.
-        assert 'SPOKE' not in service.log
+        # Nobody was spoken to, nothing was written, and nothing else was opened.
+        assert 'SPOKE' not in service.log and 'WROTE' not in service.log
         assert re.findall(r'BOUND (.*)', service.log) == ["('127.0.0.1', 0)"]
 
 
