@@ -100,6 +100,11 @@ def run(words: list[str]) -> int:
         train.train(train.parser().parse_args([*words[2:], '--cfg-options', *COMMON, *TASKS['instance'][1]]))
         forget()
         return 0
+    if words[:2] == ['mmlightvit', 'train']:
+        quick = ['--from', 'none', '--epochs', '1', '--batch', '2', '--size', '64', '--workers', '0']
+        code = main([*words[1:], *quick])
+        forget()
+        return code
     if words[0] == 'python':
         with mock.patch('sys.argv', words[1:]):
             try:

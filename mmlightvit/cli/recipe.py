@@ -108,7 +108,6 @@ def start_from(cfg: Config, source: str) -> None:
             return
         whole = entry.address
     cfg.load_from, cfg.load_other_classes = whole, True
-    backbone.init_cfg = None  # its weights are in there
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------

@@ -131,6 +131,8 @@ def _folder(args: argparse.Namespace) -> DatasetFolder | None:
     from mmlightvit.data.folder import DatasetFolder
 
     folder = DatasetFolder.load(args.config)
+    if folder.task == 'classification' and len(folder.classes) < 2:
+        raise UserError(f'{args.config} has one class, {folder.classes[0]}: there is nothing to tell apart')
     return folder if args.fold is None else folder.fold(args.fold)
 
 

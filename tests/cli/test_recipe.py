@@ -58,7 +58,7 @@ def test_the_recipe_of_the_task(pets: Path) -> None:
     cfg = _prepare(pets, *NO_WEIGHTS)
     assert cfg.default_scope == TOOLBOXES[folder.task]
     assert cfg.work_dir == 'work_dirs/pets'
-    assert cfg.model.backbone.init_cfg is None
+    assert cfg.model.backbone.get('init_cfg') is None
     assert not cfg.model.backbone.get('norm_eval')
     assert cfg.auto_scale_lr.enable
     (hook,) = cfg.custom_hooks
@@ -134,6 +134,23 @@ def test_another_model_of_the_task(scope: str, name: str, arch: str, tmp_path: P
 def test_a_wrong_option_is_a_line(boxes: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         _prepare(boxes, *arguments)
+
+
+def test_a_class_alone_is_nothing_to_learn(tmp_path: Path) -> None:
+    planted.write_folders(tmp_path / 'data', images=1)
+    only = ['--classes', planted.CLASSES[0]]
+    assert main(['data', 'import', str(tmp_path / 'data'), '--out', str(tmp_path / 'pets'), *only]) == 0
+    with pytest.raises(UserError, match='has one class, disk: there is nothing to tell apart'):
+        _prepare(tmp_path / 'pets')
+
+
+def test_a_start_from_a_model_needs_no_other_weights(boxes: Path) -> None:
+    (boxes / 'model').mkdir()
+    (boxes / 'model/model.safetensors').touch()
+    cfg = _prepare(boxes, '--from', boxes)
+    assert cfg.load_from == str(boxes / 'model/model.safetensors')
+    assert cfg.load_other_classes
+    assert cfg.model.backbone.get('init_cfg') is None
 
 
 def test_options_of_a_folder_are_refused_for_a_config(boxes: Path) -> None:

@@ -23,9 +23,11 @@ HEADS = {
 }
 
 
-def _data(source: Path, task: str) -> list[str]:
+def _data(source: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Labels of a task; the names of its classes."""
     source.mkdir()
+    if task == 'classification':
+        monkeypatch.setattr(planted, 'CLASSES', ('disk', 'bar', 'ring'))
     if task == 'classification':
         planted.write_folders(source, images=2)
     elif task == 'segmentation':
@@ -52,7 +54,7 @@ def test_from_labels_to_labelled_pictures(
     monkeypatch.chdir(tmp_path)
     # MMEngine formats the config for each of its dumps, which takes longer than the training here.
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
-    names = _data(tmp_path / 'source', task)
+    names = _data(tmp_path / 'source', task, monkeypatch)
     _import(tmp_path / 'source', 'pets', task, names)
     capsys.readouterr()
     assert main(['train', 'pets', '--from', 'none', '--log', 'tensorboard', *QUICK]) == 0
