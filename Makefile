@@ -22,7 +22,7 @@ export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-page test-reliability lint docs clean FORCE
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-page test-demo test-reliability lint docs clean FORCE
 
 help: ## This list
 	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
@@ -117,6 +117,16 @@ build/onnxruntime-web-1.30.0.tgz:
 
 test-page: $(STAMPS)/package build/onnxruntime-web-1.30.0.tgz ## The page of an exported model in headless Chromium; needs chromium and npm
 	$(PY) -m pytest -m 'slow or not slow' tests/deploy/test_page.py
+
+.venv-demo/done: setup.py $(STAMPS)/package
+	$(PY) -m venv .venv-demo
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-demo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-shared.pth"
+	.venv-demo/bin/python -m pip install --no-build-isolation -e '.[demo]'
+	@touch $@
+
+test-demo: .venv-demo/done ## `mmlightvit demo` in headless Chromium; Gradio goes into .venv-demo, which shares the rest with .venv
+	.venv-demo/bin/python -m pytest -m 'slow or not slow' tests/deploy/test_demo_page.py
 
 test-reliability: $(STAMPS)/package ## Runs that are killed and resumed, in full; meant to stay under 40 minutes on two cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/reliability -m "slow or not slow"

@@ -40,6 +40,7 @@ COMMANDS = {
     'serve': Command('mmlightvit.cli.serve', 'answer over HTTP what exported models find in pictures'),
     'benchmark': Command('mmlightvit.cli.benchmark', 'time the forms of one model against each other'),
     'page': Command('mmlightvit.cli.page', 'write a page that runs an exported model in the browser'),
+    'demo': Command('mmlightvit.cli.demo', 'try models out in a browser on this machine'),
     'show': Command('mmlightvit.cli.show', 'what an exported file or a model folder says of itself'),
     'doctor': Command('mmlightvit.cli.doctor', 'what is installed, and what is wrong with it'),
 }
