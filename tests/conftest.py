@@ -13,6 +13,9 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest
 
+# Tests that import OpenVINO themselves tell nobody either: mmlightvit.deploy.runtime.import_openvino.
+sys.modules.setdefault('openvino_telemetry', None)
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / 'tools' / 'demo')]  # tests import `oracles` and the demo's data
 

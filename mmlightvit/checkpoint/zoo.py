@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from mmlightvit.errors import UserError
+from mmlightvit.offline import is_offline
 
 _TASKS = {
     'Image Classification': 'classification',
@@ -72,11 +73,6 @@ def resource(name: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     inside = package / '.mim' / name
     return inside if inside.exists() else package.parent / name
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids to open a connection."""
-    return any(os.environ.get(name, '0') not in ('', '0') for name in ('MMLIGHTVIT_OFFLINE', 'HF_HUB_OFFLINE'))
 
 
 @lru_cache(maxsize=1)
@@ -169,7 +165,7 @@ def pull(name: str) -> Path:
         raise UserError(without_weights(entry))
     if not path.is_file():
         where = f'put {path.name} at {path} (address {entry.address}; {_DRIVE})'
-        if is_offline():
+        if is_offline('HF_HUB_OFFLINE'):
             raise UserError(f'{name} is not here and MMLIGHTVIT_OFFLINE is set; {where}')
         _fetch(name, entry.address, where)
     if entry.sha256 is not None and digest(path) != entry.sha256:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.deploy.forms import CUTS, Form, form
-from mmlightvit.deploy.runtime import OUTPUTS_KEY, load_exported, open_file
+from mmlightvit.deploy.runtime import OUTPUTS_KEY, import_openvino, load_exported, open_file
 from mmlightvit.deploy.verify import EXACT, INT8, SIZES, TRACED, generated_pictures, verify, verify_maps
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
@@ -155,10 +155,7 @@ def _writer(traced: Form, plan: Plan, path: Path, say: Callable[[str], None]) ->
 
     if plan.format == 'onnx':
         return write_onnx
-    try:
-        import openvino as ov
-    except ModuleNotFoundError:
-        raise UserError('this format needs openvino: pip install "mmlightvit[openvino]"') from None
+    ov = import_openvino()
     source = path.with_suffix('.onnx')
     ir.save(graph, source)
     converted = ov.convert_model(source)

@@ -10,6 +10,7 @@ Shape legend: H W picture, h w resized, P Q padded.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,7 +128,7 @@ def _onnxruntime(path: Path, device: str, threads: int | None) -> Engine:
 
 
 def _openvino(path: Path, device: str, threads: int | None) -> Engine:
-    ov = package('openvino', 'openvino')
+    ov = import_openvino()
     core = ov.Core()
     target, *fastest = device.split(':')[1:] or ['CPU']
     # Left to itself, it takes bfloat16 where the processor has it, and answers differ in the second digit.
@@ -179,6 +180,15 @@ def _torch(path: Path, threads: int | None) -> Engine:
         return {name: value.numpy() for name, value in zip(extra[OUTPUTS_KEY].split(), found)}
 
     return Engine(extra[METADATA_KEY] or None, run, inputs)
+
+
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which tells Google Analytics of each import and conversion, unasked.
+
+    Where the package that sends cannot be imported, OpenVINO has a stand-in for it that does nothing.
+    """
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    return package('openvino', 'openvino')
 
 
 def package(name: str, extra: str) -> Any:

@@ -24,6 +24,7 @@ from mmengine.hooks import Hook
 from mmengine.visualization import LocalVisBackend, Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 
+from mmlightvit.offline import is_offline
 from mmlightvit.registry import VISBACKENDS
 
 PROJECT = 'mmlightvit'
@@ -57,11 +58,6 @@ def flat(value: Any, key: str = '') -> Iterator[tuple[str, str]]:
             yield from flat(item, f'{key}.{name}' if key else str(name))
     else:
         yield key, (value if isinstance(value, str) else text)[:_LONGEST]
-
-
-def is_offline() -> bool:
-    """Whether the user wants no connection."""
-    return os.environ.get('MMLIGHTVIT_OFFLINE', '0') not in ('', '0')
 
 
 class Tracker(BaseVisBackend):

@@ -24,6 +24,7 @@ import numpy as np
 
 from mmlightvit.errors import UserError
 from mmlightvit.inference.pictures import Picture, PictureError, as_picture, decode, silent_opencv
+from mmlightvit.offline import is_offline
 
 PICTURES = ['.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif']
 VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.gif']
@@ -281,7 +282,7 @@ def fetch(address: str) -> bytes:
     Raises:
         PictureError: It cannot be had.
     """
-    if os.environ.get('MMLIGHTVIT_OFFLINE', '0') not in ('', '0'):
+    if is_offline():
         raise PictureError(address, 'MMLIGHTVIT_OFFLINE is set, so no address is opened')
     deadline = time.monotonic() + _TIMEOUT
     content = bytearray()

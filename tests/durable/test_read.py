@@ -316,6 +316,15 @@ def test_a_server_that_speaks_no_http_is_said(hub, monkeypatch):
         read_checkpoint(ADDRESS)
 
 
+def test_offline_nothing_is_fetched(hub, monkeypatch):
+    monkeypatch.setenv('MMLIGHTVIT_OFFLINE', '1')
+    monkeypatch.setattr(urllib.request, 'urlopen', lambda *_, **__: pytest.fail('a connection was opened'))
+    with pytest.raises(
+        CheckpointUnavailable, match=f'MMLIGHTVIT_OFFLINE is set. Put it at {hub}/lightvit_tiny_78.7.ckpt'
+    ):
+        read_checkpoint(ADDRESS)
+
+
 def test_unreachable_start_weights_name_path_address_and_override(hub, monkeypatch):
     from mmlightvit.models.backbones import LightViT
 

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from mmlightvit.durable.safe_loading import unpickle as restricted
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
+from mmlightvit.offline import is_offline
 
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 20
@@ -131,11 +132,16 @@ def download(address: str) -> Path:
     fetches, without a collective call, so that a failure ends each of them with its reason and leaves none waiting.
 
     Raises:
-        CheckpointUnavailable: The address can't be reached or the file can't be kept.
+        CheckpointUnavailable: The address can't be reached or may not be asked, or the file can't be kept.
     """
     path = cached_path(address)
     if path.is_file():
         return path
+    if is_offline():
+        raise CheckpointUnavailable(
+            f'{address} is not here and MMLIGHTVIT_OFFLINE is set. Put it at {path}, or give the path of your copy '
+            'instead of the address.'
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f'.{path.name}.lock'):
