@@ -22,7 +22,7 @@ export MAX_JOBS ?= $(shell awk -v cores=$(CORES) '/MemAvailable/ { jobs = int($$
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-page test-demo test-reliability lint docs clean FORCE
+.PHONY: help install demo demo-detection demo-classification demo-segmentation demo-all test test-slow test-page test-demo test-reliability test-notebooks lint docs clean FORCE
 
 help: ## This list
 	@echo 'usage: make TARGET [SEED=1] [TORCH="torch==2.10.0 torchvision==0.25.0"] [PYTHON=python3.11] [MAX_JOBS=4]'
@@ -139,6 +139,17 @@ $(STAMPS)/docs: setup.py $(STAMPS)/package
 docs: $(STAMPS)/docs ## The site, in build/docs; it opens from disk and needs no network
 	$(PY) -m sphinx -q -b html -W --keep-going docs build/docs
 	@echo build/docs/index.html
+
+$(STAMPS)/notebooks: setup.py $(STAMPS)/package
+	$(PY) -m pip install --no-build-isolation -e '.[notebooks]'
+	@touch $@
+
+# Not by the tests' settings: what other people's notebooks warn of is nobody's error.
+test-notebooks: $(STAMPS)/notebooks ## The notebooks, run: build/notebooks/*.ipynb, which hold what they show
+	rm -rf build/notebooks && mkdir -p build/notebooks
+	cp docs/notebooks/* build/notebooks
+	cd build/notebooks && $(PY) -m jupytext --quiet --to ipynb --set-kernel python3 *.md
+	$(PY) -m pytest -c /dev/null --nbmake --overwrite --nbmake-timeout 600 build/notebooks
 
 clean: ## Remove the demos' data and results, and caches; .venv stays
 	rm -rf data/digits work_dirs/demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -59,7 +59,7 @@ def test_the_site_lists_every_page():
 
 
 class Block(NamedTuple):
-    """A block of commands on a page of the docs, and the comment in front of it."""
+    """A block of commands on a page, and the comment in front of it."""
 
     page: str
     marker: str
@@ -68,9 +68,9 @@ class Block(NamedTuple):
 
 def blocks() -> list[Block]:
     found = []
-    for page in sorted((ROOT / 'docs').rglob('*.md')):
+    for page in PAGES:
         for marker, commands in re.findall(r'(?:<!-- ([^\n]*) -->\n)?```bash\n(.*?)```', page.read_text(), re.DOTALL):
-            found.append(Block(str(page.relative_to(ROOT / 'docs')), marker, commands))
+            found.append(Block(str(page.relative_to(ROOT)), marker, commands))
     return found
 
 
