@@ -148,7 +148,7 @@ $(STAMPS)/notebooks: setup.py $(STAMPS)/package
 test-notebooks: $(STAMPS)/notebooks ## The notebooks, run: build/notebooks/*.ipynb, which hold what they show
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	cp docs/notebooks/* build/notebooks
-	cd build/notebooks && $(PY) -m jupytext --quiet --to ipynb --set-kernel python3 *.md
+	$(PY) -m jupytext --quiet --to ipynb --set-kernel python3 build/notebooks/*.md
 	$(PY) -m pytest -c /dev/null --nbmake --overwrite --nbmake-timeout 600 build/notebooks
 
 clean: ## Remove the demos' data and results, and caches; .venv stays
