@@ -18,7 +18,7 @@ from mmengine.config import Config
 from processes import run_forked
 from small_runs import forget
 
-from mmlightvit.cli import main
+from mmlightvit.cli import main, train
 from mmlightvit.durable import trackers
 
 SECRETS = """
@@ -195,14 +195,23 @@ def test_what_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [args[0] for call, args, _ in heard['dvclive'] if call == 'step'] == [1, 2, 2, 3, 4, 4]
 
 
-def test_only_the_first_of_two_processes_logs() -> None:
-    def work() -> int:
-        return main(['train', 'toy.py', '--work-dir', 'run', '--launcher', 'pytorch', '--log', 'tensorboard'])
+def test_two_processes_stop_at_once_and_the_first_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [0.1, 0.3, 0.2, 0.3, 0.25, 0.9]
+    monkeypatch.setattr(toy_run.ToyMetric, 'compute_metrics', lambda self, results: dict(mean=scores.pop(0)))
+    more = """
+epochs = train_cfg['max_epochs'] = 6
+default_hooks['checkpoint'].update(save_best='mean', rule='greater')
+model_wrapper_cfg = dict(type='mmlightvit.DistributedDataParallel')
+"""
+    path = toy_run.write_config(Path.cwd(), more)
+    options = ['--work-dir', 'run', '--launcher', 'pytorch', '--log', 'tensorboard', '--patience', '3']
 
-    toy_run.write_config(Path.cwd(), "model_wrapper_cfg = dict(type='mmlightvit.DistributedDataParallel')\n")
-    assert run_forked(2, work) == [0, 0]
+    def work() -> int:
+        return train.train(train.parser().parse_args([str(path), *options])).epoch
+
+    assert run_forked(2, work) == [5, 5]
     assert len(list(Path('run/tensorboard').iterdir())) == 1
-    assert len(_points(_events(Path('run/tensorboard')), 'mean')) == 2
+    assert [step for step, _ in _points(_events(Path('run/tensorboard')), 'mean')] == [1, 2, 3, 4, 5]
 
 
 def test_settings() -> None:
