@@ -138,6 +138,22 @@ def test_exported_models_are_silent(tmp_path):
     assert heard_of(EXPORTED, tmp_path) == []
 
 
+EXPORT = """
+from mmlightvit.cli import main
+
+assert main(['export', 'configs/demo/lightvit_digits.py', '--random', '--format', 'openvino', '--out', 'd.xml']) == 0
+assert main(['show', 'd.xml']) == 0
+"""
+
+
+@pytest.mark.slow
+def test_export_is_silent(repo, tmp_path):
+    for package in ('mmpretrain', 'onnx', 'onnxscript', 'openvino'):
+        pytest.importorskip(package)
+    (tmp_path / 'configs').symlink_to(repo / 'configs')
+    assert heard_of(EXPORT, tmp_path) == []
+
+
 def test_predict_is_silent(repo, tmp_path):
     pytest.importorskip('mmdet')
     (tmp_path / 'configs').symlink_to(repo / 'configs')
