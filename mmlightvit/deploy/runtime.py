@@ -24,8 +24,6 @@ from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
 
-#: Classes of a label map that are resized together.
-_CLASSES = 8
 _CPU = 'cpu'
 #: The key of a ``.pt2`` file for the names of what it gives.
 OUTPUTS_KEY = 'outputs'
@@ -215,12 +213,11 @@ def label_map(logits: NDArray, picture: Prepared) -> NDArray[np.int64]:
     )
     best = np.full(picture.original, -np.inf, np.float32)
     label = np.zeros(picture.original, np.int64)
-    for first in range(0, len(logits), _CLASSES):
-        grown = rows @ logits[first : first + _CLASSES] @ columns.T
-        place = grown.argmax(axis=0)
-        value = np.take_along_axis(grown, place[None], axis=0)[0]
-        better = value > best
-        best[better], label[better] = value[better], place[better] + first
+    for place, logit in enumerate(logits):
+        grown = rows @ logit @ columns.T
+        better = grown > best
+        np.copyto(best, grown, where=better)
+        np.copyto(label, place, where=better)
     return label
 
 
