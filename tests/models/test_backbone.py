@@ -196,16 +196,18 @@ def test_rates_fall_from_layer_to_layer_as_mmpretrain_asks():
     from mmlightvit.toolboxes import import_toolbox
 
     import_toolbox('mmpretrain')
+    from mmengine.registry import DefaultScope
     from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
     from mmpretrain.registry import MODELS
 
     backbone = dict(type='mmlightvit.LightViT', arch=TEST_ARCH, out_type='tokens', out_indices=(-1,))
     head = dict(type='mmlightvit.LightViTHead', num_classes=3, in_channels=32)
-    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
-    constructor = LearningRateDecayOptimWrapperConstructor(
-        dict(optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1)), paramwise_cfg=dict(layer_decay_rate=0.5)
-    )
-    rates = {group['param_name']: group['lr'] for group in constructor(model).optimizer.param_groups}
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
+        constructor = LearningRateDecayOptimWrapperConstructor(
+            dict(optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1)), paramwise_cfg=dict(layer_decay_rate=0.5)
+        )
+        rates = {group['param_name']: group['lr'] for group in constructor(model).optimizer.param_groups}
     assert len(rates) == len(list(model.parameters()))
     layers = {
         'backbone.patch_embed.': 5, 'backbone.global_token': 5, 'backbone.stages.0.blocks.0.': 4,
