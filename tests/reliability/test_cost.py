@@ -17,6 +17,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmlightvit.durable import loops, nonfinite
+from mmlightvit.durable.consensus import StepConsensus
 from mmlightvit.durable.loops import EpochBasedTrainLoop
 from mmlightvit.durable.nonfinite import OptimWrapper
 
@@ -89,6 +90,7 @@ def test_an_iteration_spends_at_most_a_hundredth_with_us(tmp_path, report):
         class Loop(EpochBasedTrainLoop):
             def __init__(self) -> None:
                 self._iter = 0
+                self._consensus = StepConsensus()
                 self._runner = type('R', (), dict(common_seed=1, rank=0, optim_wrapper=wrapper))()
 
         loop = Loop()
