@@ -94,7 +94,7 @@ def rename_to_published(state: Mapping[str, Tensor], kind: str) -> dict[str, Ten
         renamed[to_published(key, kind)] = value
         if key.endswith(f'.{TABLE}'):
             window = (math.isqrt(value.shape[0]) + 1) // 2
-            renamed[to_published(key.replace(TABLE, INDEX), kind)] = index_buffer(window)
+            renamed[to_published(key.replace(TABLE, INDEX), kind)] = relative_position_index(window).flatten()
     return renamed
 
 
@@ -129,17 +129,20 @@ def _offset(template: str, name: str) -> int:
 # Values that depend on the window -------------------------------------------------------------------------------------
 
 
-def index_buffer(window: int) -> Tensor:
-    """The buffer of the published files that names a row of the position-bias table per query and key, (S ** 4,)."""
+def relative_position_index(window: int) -> Tensor:
+    """Row of the position-bias table for each (query, key) pair of a window, (S * S, S * S).
+
+    Row (dy + S - 1) * (2 S - 1) + (dx + S - 1) with (dy, dx) = query position - key position.
+    """
     position = torch.cartesian_prod(torch.arange(window), torch.arange(window))
-    row_and_column = position[:, None] - position + window - 1
-    return (row_and_column * torch.tensor([2 * window - 1, 1])).sum(-1).flatten()
+    dy, dx = (position[:, None] - position + window - 1).unbind(-1)
+    return dy * (2 * window - 1) + dx
 
 
 def problem_of_index(key: str, value: Tensor) -> str | None:
     """Why an index buffer cannot be left out: it is not the one that its window gives; None if it is."""
     window = math.isqrt(math.isqrt(value.numel()))
-    if window**4 == value.numel() and value.flatten().equal(index_buffer(window)):
+    if window**4 == value.numel() and value.flatten().equal(relative_position_index(window).flatten()):
         return None
     return f'{key} is not the index of a {window} x {window} window in row-major order.'
 

@@ -12,20 +12,18 @@ from pathlib import Path
 
 import pytest
 
-BASE = {'errors', 'offline', 'registry', 'toolboxes', 'version'}
+BASE = {'errors', 'registry', 'toolboxes', 'version'}
 #: The rooms that a room may import, besides itself. Those that are not named may import all but `cli`.
 ALLOWED = {
     '__init__': {'checkpoint', 'inference', 'version'},
     '__main__': {'cli', 'errors'},
     'version': set(),
     'errors': set(),
-    'offline': set(),
     'toolboxes': {'errors'},
     'registry': {'errors', 'toolboxes'},
-    'durable': {'errors', 'offline', 'registry'},
+    'durable': {'errors', 'registry'},
     'published': set(),
-    'layer_depth': set(),
-    'models': {'errors', 'registry', 'published', 'layer_depth'},
+    'models': {'errors', 'registry', 'published'},
     'config_paths': {'errors', 'durable'},
     'checkpoint': BASE | {'durable', 'models', 'published'},
 }

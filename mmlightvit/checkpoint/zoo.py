@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlparse
 
+from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
-from mmlightvit.offline import is_offline
 
 _TASKS = {
     'Image Classification': 'classification',

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from mmengine.hooks import Hook
 from mmengine.visualization import LocalVisBackend, Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 
-from mmlightvit.offline import is_offline
+from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.registry import VISBACKENDS
 
 PROJECT = 'mmlightvit'
@@ -63,6 +64,7 @@ def flat(value: Any, key: str = '') -> Iterator[tuple[str, str]]:
 class Tracker(BaseVisBackend):
     """A program that is told of a run; its subclasses say how."""
 
+    @abstractmethod
     def start(self, run: str, folder: Path, config: dict[str, Any], done: int) -> None:
         """Begin.
 
@@ -72,11 +74,10 @@ class Tracker(BaseVisBackend):
             config: Its settings.
             done: Iterations that it has done already; more than 0 if it goes on.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         """Tell the scalars of an iteration."""
-        raise NotImplementedError
 
     def keep(self, path: Path, name: str) -> None:
         """Keep a file or folder with the run, where the program is made for it."""

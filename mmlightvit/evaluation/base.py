@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ FORMAT = 'mmlightvit-report/1'
 WORST = 24
 
 
-class Report:
+class Report(ABC):
     """What the reports of all tasks share. ``metrics`` is what metrics.json gets."""
 
     def __init__(self, model: Mapping[str, Any], truth: Truth, out: Path) -> None:
@@ -53,9 +54,9 @@ class Report:
         self.metrics['notes'] = self.notes
         write_text(self.out / 'metrics.json', json.dumps(self.metrics, indent=1, ensure_ascii=False) + '\n')
 
+    @abstractmethod
     def fill(self) -> None:
         """Measure, and fill ``page`` and ``metrics``."""
-        raise NotImplementedError
 
     def show_notes(self) -> None:
         for note in self.notes:

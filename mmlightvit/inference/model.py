@@ -32,7 +32,7 @@ from mmlightvit.inference.result import Result, class_places
 #: What opens exported files; by name, since it builds on this module.
 _OPENS_EXPORTED = 'mmlightvit.deploy.runtime'
 #: Endings of exported files.
-EXPORTED = ('.onnx', '.xml', '.pt2', '.pte')
+EXPORTED = ('.onnx', '.xml', '.pt2')
 
 
 @dataclass(frozen=True)

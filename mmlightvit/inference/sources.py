@@ -22,9 +22,9 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
 from mmlightvit.inference.pictures import Picture, PictureError, as_picture, decode, silent_opencv
-from mmlightvit.offline import is_offline
 
 PICTURES = ['.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif']
 VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.gif']

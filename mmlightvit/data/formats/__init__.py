@@ -44,4 +44,4 @@ def detect(source: Source) -> str:
     if matches:
         raise UserError(f'{source.path} looks like {" and ".join(matches)}; choose one by --format')
     known = '; '.join(f'{name}: {look}' for name, (_, look) in FORMATS.items())
-    raise UserError(f'{source.path} looks like no known format. {known}')
+    raise UserError(f'{source.path} looks like no known format; --format takes it for one. {known}')

@@ -18,8 +18,8 @@ from mmengine.logging import print_log
 
 from mmlightvit.durable.safe_loading import unpickle as restricted
 from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
-from mmlightvit.offline import is_offline
 
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 20

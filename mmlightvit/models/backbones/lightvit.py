@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmlightvit.layer_depth import get_layer_depth
 from mmlightvit.models.arguments import require
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.models.layers.drop_path import DropPath
@@ -193,6 +192,7 @@ class LightViT(BaseModule):
         self.window_size = window_size
         self.out_indices = _resolve_out_indices(out_indices, len(self.embed_dims))
         self.num_stages = max(self.out_indices) + 1
+        self.num_blocks = list(settings['num_blocks'][: self.num_stages])
         self.out_type = 'featmap' if out_type == 'featmap' else 'tokens'
         self.norm_eval = norm_eval
         is_stage = isinstance(frozen_stages, int) and -1 <= frozen_stages <= self.num_stages
@@ -266,7 +266,16 @@ class LightViT(BaseModule):
         image_BLC = x_BHWC.flatten(1, 2)
         return image_BLC if global_BTC is None else torch.cat([global_BTC, image_BLC], dim=1)
 
-    get_layer_depth = get_layer_depth
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer of a parameter (``prefix`` + name here) and number of layers, for mmpretrain's layer-wise rates.
+
+        0: stem and global tokens; then a layer per block, with the patch merging in front of it; the last: all behind.
+        """
+        part, *rest = param_name.removeprefix(prefix).split('.')
+        if not param_name.startswith(prefix) or part not in ('patch_embed', 'global_token', 'stages'):
+            return sum(self.num_blocks) + 1, sum(self.num_blocks) + 2
+        before = sum(self.num_blocks[: int(rest[0])]) + 1 if rest and part == 'stages' else 0
+        return before + (int(rest[2]) if before and rest[1] == 'blocks' else 0), sum(self.num_blocks) + 2
 
     def train(self, mode: bool = True) -> LightViT:
         """As :meth:`torch.nn.Module.train`, but frozen stages, and with ``norm_eval`` the norms, stay in eval mode."""

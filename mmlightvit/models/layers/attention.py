@@ -13,16 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 
 from mmlightvit.models.arguments import require
 from mmlightvit.models.layers.windows import TokenGrid
-
-
-def relative_position_index(window: int) -> Tensor:
-    """Row of the position-bias table for each (query, key) pair of a window, (S * S, S * S).
-
-    Row (dy + S - 1) * (2 S - 1) + (dx + S - 1) with (dy, dx) = query position - key position.
-    """
-    position = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing='ij')).flatten(1)
-    dy, dx = position[:, :, None] - position[:, None, :] + window - 1
-    return dy * (2 * window - 1) + dx
+from mmlightvit.published import relative_position_index
 
 
 class AggregatedAttention(nn.Module):
