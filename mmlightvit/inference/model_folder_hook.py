@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmlightvit.checkpoint.zoo import digest
+from mmlightvit.durable.seal import read_seal
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model_folder import write_model_folder
 from mmlightvit.inference.model_info import FOLDER
@@ -55,7 +56,8 @@ class ModelFolderHook(Hook):
         folder = Path(runner.work_dir) / self.name
         metrics = self._metrics.get(info.get('best_ckpt'), {})
         try:
-            training = {**self._training(runner), 'weights_from': Path(checkpoint).resolve().name}
+            seal = read_seal(checkpoint)
+            training = {**self._training(runner), 'checkpoint_seal': seal and seal.sha256}
             write_model_folder(folder, runner.cfg, checkpoint, metrics=metrics, training=training)
         except UserError as error:
             runner.logger.log(logging.WARNING, f'no model folder: {error}')

@@ -26,7 +26,7 @@ from mmlightvit.checkpoint.identify import find_state_dict, recognise
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.safe_loading.read import read_checkpoint
-from mmlightvit.durable.seal import verify
+from mmlightvit.durable.seal import read_seal, verify
 from mmlightvit.errors import UserError
 from mmlightvit.inference.describe import describe
 from mmlightvit.inference.masks import Masks
@@ -181,8 +181,8 @@ def load_work_dir(folder: Path, device: str | None) -> Model:
             why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
             raise UserError(f'{folder} has no checkpoint that can be used{why}')
         checkpoint = Path(found.path)
-    inside = folder / FOLDER
-    if (inside / FILE).is_file() and ModelInfo.load(inside).training.get('weights_from') == checkpoint.resolve().name:
+    inside, seal = folder / FOLDER, read_seal(checkpoint)
+    if seal and (inside / FILE).is_file() and ModelInfo.load(inside).training.get('checkpoint_seal') == seal.sha256:
         return load_folder(inside, device)
     return load_checkpoint(str(checkpoint), str(configs[-1]), device)
 

@@ -166,13 +166,15 @@ def test_the_model_folder_of_a_work_directory_has_the_thresholds(trained, tmp_pa
     """Of the checkpoint that is taken, and of no other."""
     from dataclasses import replace
 
+    from mmlightvit.durable.seal import atomic_save, read_seal
     from mmlightvit.inference.model_info import FILE
 
-    work, inside = trained['detection'], tmp_path / 'model'
+    work, inside, checkpoint = trained['detection'], tmp_path / 'model', tmp_path / 'epoch_1.pth'
     shutil.copy(work.config, tmp_path)
-    shutil.copy(work.checkpoint, tmp_path)
-    info = write_model_folder(inside, Config.fromfile(work.config), work.checkpoint,
-                              training={'weights_from': work.checkpoint.name})  # fmt: skip
+    content = torch.load(work.checkpoint, weights_only=False)
+    atomic_save(content, checkpoint, iteration=5, epoch=1, resumable=True)
+    info = write_model_folder(inside, Config.fromfile(work.config), checkpoint,
+                              training={'checkpoint_seal': read_seal(checkpoint).sha256})  # fmt: skip
     names = tuple(f'digit {name}' for name in info.classes)
     changed = replace(info.with_thresholds(0.2, {}, 'val'), classes=names, input=info.input.with_size(64))
     (inside / FILE).write_text(changed.to_json())
@@ -180,7 +182,9 @@ def test_the_model_folder_of_a_work_directory_has_the_thresholds(trained, tmp_pa
     assert set(model.thresholds.values()) == {np.float32(0.2).item()}
     assert model.classes == names
     assert model.input.resize['short'] == 64
-    (inside / FILE).write_text(replace(changed, training={'weights_from': 'epoch_1.pth'}).to_json())
+    atomic_save(
+        {**content, 'meta': {}}, checkpoint, iteration=5, epoch=1, resumable=True
+    )  # a further run, which was cut short
     assert load_model(tmp_path).thresholds == dict.fromkeys(info.classes, np.float32(0.3).item())
 
 
