@@ -43,6 +43,8 @@ FORMS: Mapping[str, Kind] = {
     'openvino-fastest': Kind(Plan(), 'openvino:CPU:fastest'),
     'pt2': Kind(Plan('pt2')),
 }
+#: Seconds between two forms: threads of the one before may wait for work on a core for so long.
+_REST = 0.1
 #: The columns of the table.
 COLUMNS = (
     'format', 'file_mb', 'metric', 'ms_median', 'ms_p5', 'ms_p95', 'images_per_s', 'cpu_ms', 'ratio_to_torch',
@@ -171,6 +173,7 @@ def take_turns(forms: Sequence[Form], rounds: int) -> None:
     for turn in range(rounds):
         for form in ready[:: 1 if turn % 2 else -1]:
             assert form.run is not None
+            time.sleep(_REST)
             start, cpu_start = time.perf_counter(), time.process_time()
             form.run()
             form.seconds.append(time.perf_counter() - start)

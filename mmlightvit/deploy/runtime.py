@@ -112,14 +112,14 @@ def _onnxruntime(path: Path, device: str, threads: int | None) -> Engine:
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # it has a class of its own for each thing that can be wrong
-        raise UserError(f'{path} cannot be opened: {_first_line(error)}') from None
+        raise UserError(f'{path} cannot be opened: {_reason(error)}') from None
     names = [value.name for value in session.get_outputs()]
 
     def run(inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         try:
             return dict(zip(names, session.run(names, dict(inputs))))
         except Exception as error:
-            raise UserError(f'{path} cannot be run: {_first_line(error)}') from None
+            raise UserError(f'{path} cannot be run: {_reason(error)}') from None
 
     metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     return Engine(metadata, run, [value.name for value in session.get_inputs()])
@@ -134,21 +134,32 @@ def _openvino(path: Path, device: str, threads: int | None) -> Engine:
     settings |= {} if fastest else {'INFERENCE_PRECISION_HINT': 'f32'}
     settings |= {'INFERENCE_NUM_THREADS': threads} if threads else {}
     try:
+        core.get_property(target, 'FULL_DEVICE_NAME')  # refuses a device that is not there
         model = core.read_model(str(path))
-        compiled = core.compile_model(model, target, settings)
     except Exception as error:
-        raise UserError(f'{path} cannot be opened on {target}: {_first_line(error)}') from None
-    request = compiled.create_infer_request()
-    names = [output.get_any_name() for output in compiled.outputs]
+        raise UserError(f'{path} cannot be opened on {target}: {_reason(error)}') from None
+    inputs = [value.get_any_name() for value in model.inputs]
+    names = [output.get_any_name() for output in model.outputs]
+    forms: dict[tuple[tuple[int, ...], ...] | None, Any] = {}
 
-    def run(inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    def form(shapes: tuple[tuple[int, ...], ...] | None) -> Any:
+        """Compiled for inputs of these shapes, or of any."""
+        if shapes not in forms:
+            fixed = model.clone()
+            fixed.reshape(dict(zip(fixed.inputs, map(list, shapes or ()))))
+            forms[shapes] = core.compile_model(fixed, target, settings).create_infer_request()
+        return forms[shapes]
+
+    def run(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        # The first shapes, mostly the only ones, have a form of their own: up to a fifth faster.
+        shapes = tuple(arrays[name].shape for name in inputs)
         try:
-            found = request.infer(dict(inputs))
+            found = form(shapes if not forms or shapes in forms else None).infer(dict(arrays))
         except Exception as error:
-            raise UserError(f'{path} cannot be run: {_first_line(error)}') from None
+            raise UserError(f'{path} cannot be run: {_reason(error)}') from None
         return {name: np.array(found[i]) for i, name in enumerate(names)}
 
-    return Engine(_openvino_metadata(model), run, [value.get_any_name() for value in compiled.inputs])
+    return Engine(_openvino_metadata(model), run, inputs)
 
 
 def _openvino_metadata(model: Any) -> str | None:
@@ -166,7 +177,7 @@ def _torch(path: Path, threads: int | None) -> Engine:
     try:
         program = torch.export.load(path, extra_files=extra)
     except Exception as error:
-        raise UserError(f'{path} cannot be opened: {_first_line(error)}') from None
+        raise UserError(f'{path} cannot be opened: {_reason(error)}') from None
     # Guards ask for the example's memory layout too; that every size is right has been verified.
     module = program.module(check_guards=False)
     inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == 'USER_INPUT']
@@ -198,8 +209,11 @@ def package(name: str, extra: str) -> Any:
         raise UserError(f'this file needs {name}: pip install "mmlightvit[{extra}]"') from None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: BaseException) -> str:
+    """What an error says, after the places that OpenVINO puts in front."""
+    places = ('Exception from ', "Check '", 'While validating ')
+    lines = (line for line in str(error).splitlines() if line and not line.startswith(places))
+    return next(lines, type(error).__name__)
 
 
 # -- into pixels of the picture ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmlightvit.deploy.runtime import label_map, load_exported
+from mmlightvit.deploy.runtime import label_map, load_exported, open_file
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import Prepared
 
@@ -46,6 +46,23 @@ def test_devices(exported):
     picture = np.full((50, 70, 3), 90, np.uint8)
     want = load_exported(path).predict(picture).probs
     np.testing.assert_allclose(load_exported(path, 'openvino:CPU').predict(picture).probs, want, atol=1e-5)
+    with pytest.raises(UserError, match='cannot be opened on XPU: Device with "XPU" name is not registered'):
+        load_exported(path, 'openvino:XPU')
+
+
+@pytest.mark.parametrize('task', ['classification', 'instance', 'segmentation'])
+def test_openvino_is_not_held_to_the_first_size(exported, task):
+    """The first shapes have a form of their own; others, more pictures at once, and the first again are as right."""
+    path = exported(task).path
+    model, reference = (open_file(path, device, 1) for device in ('openvino:CPU', 'cpu'))
+    batch = 1 if task == 'instance' else 2
+    for shape in ((1, 3, 64, 96), (batch, 3, 64, 96), (1, 3, 81, 57), (1, 3, 64, 96)):
+        arrays = {'image': np.random.default_rng(0).standard_normal(shape, np.float32)}
+        arrays |= {'size': np.array(shape[2:], np.int64)} if task == 'instance' else {}
+        found, want = model.run(arrays), reference.run(arrays)
+        assert found.keys() == want.keys()
+        for name in want:
+            np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=f'{name} {shape}')
 
 
 def test_what_is_no_graph(tmp_path):
