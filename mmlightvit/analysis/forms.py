@@ -124,7 +124,7 @@ def open_forms(
             elif kind.plan is not None:
                 if kind.plan not in files:
                     path = folder / f'{name}{".pt2" if kind.plan.format == "pt2" else ".onnx"}'
-                    export(model, path, kind.plan, say=say, may_find_nothing=True)
+                    export(model, path, kind.plan, say=say, may_lack_proof=True)
                     files[kind.plan] = path
                 form.path = files[kind.plan]
                 opened = load_exported(form.path, kind.device, threads)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmlightvit.deploy.forms import CUTS, Form, form
 from mmlightvit.deploy.runtime import OUTPUTS_KEY, import_openvino, load_exported, open_file
-from mmlightvit.deploy.verify import EXACT, INT8, SIZES, TRACED, generated_pictures, verify, verify_maps
+from mmlightvit.deploy.verify import SIZES, TRACED, generated_pictures, verify, verify_maps
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.torch_backend import TorchModel
@@ -59,7 +59,7 @@ def export(
     pictures: Sequence[NDArray[np.uint8]] = (),
     measure: Callable[[Path], dict[str, Any]] | None = None,
     say: Callable[[str], None] = lambda line: None,
-    may_find_nothing: bool = False,
+    may_lack_proof: bool = False,
 ) -> ModelInfo:
     """Export a model and prove the file.
 
@@ -70,8 +70,8 @@ def export(
         pictures: Real ones to verify with, RGB (H, W, 3).
         measure: Takes the file and gives what is to stand in its certificate too, or raises.
         say: Takes a line about what is being done.
-        may_find_nothing: Whether a detector that finds no object in any picture, whose objects are therefore not
-            proven, is exported all the same.
+        may_lack_proof: Whether there is a file all the same where something cannot be compared: the objects of a
+            detector that finds none in any picture, or what 8-bit weights cost, without ``measure``.
 
     Returns:
         What the file says of itself, certificate included.
@@ -84,23 +84,31 @@ def export(
         raise UserError(f'{out}: expected the ending {ENDINGS[plan.format]}')
     if not out.parent.is_dir():
         raise UserError(f'{out.parent} is no folder')
+    if plan.int8 and measure is None and not may_lack_proof:
+        raise UserError('int8 needs --data: single answers change, and only labelled pictures show what that costs')
     info = _info(model.info, plan)
     traced = _form(model, plan)
     with tempfile.TemporaryDirectory(prefix='.export-', dir=out.parent) as folder:
         draft = Path(folder) / out.name
         say(f'tracing the {info.task} model{"" if plan.cut == "end2end" else f" up to its {plan.cut}"} (a minute)')
-        write = _writer(traced, plan, draft, say)
+        write = _writer(traced, plan, draft)
         write(info)
         say('verifying it')
         if plan.cut == 'end2end':
             certificate = _verify_whole(model, draft, plan, pictures)
-            if certificate.get('objects') == 0 and not may_find_nothing:
+            if certificate.get('objects') == 0 and not may_lack_proof:
                 raise UserError(
                     'the model finds no object in any of the pictures, so its objects cannot be proven: '
                     'name pictures with objects by --images; nothing was written'
                 )
         else:
             certificate = _verify_maps(model, draft, plan)
+        if plan.int8:
+            say('storing its weights as 8-bit numbers')
+            write = _int8_writer(draft)
+            write(info)
+            notes = [certificate.get('note'), 'verified before its weights became 8-bit numbers']
+            certificate['note'] = ', '.join(filter(None, notes))
         if measure is not None:
             say('measuring it')
             certificate |= measure(draft)
@@ -130,7 +138,17 @@ def _form(model: TorchModel, plan: Plan) -> Form:
     return form(model.module, model.task, plan.cut, ordered=plan.format != 'pt2', normalise=spec)
 
 
-def _writer(traced: Form, plan: Plan, path: Path, say: Callable[[str], None]) -> Callable[[ModelInfo], None]:
+def _onnx_writer(graph: Any, path: Path) -> Callable[[ModelInfo], None]:
+    import onnx_ir as ir
+
+    def write(info: ModelInfo) -> None:
+        graph.metadata_props[METADATA_KEY] = info.to_json()
+        ir.save(graph, path)
+
+    return write
+
+
+def _writer(traced: Form, plan: Plan, path: Path) -> Callable[[ModelInfo], None]:
     """A function that writes the file with the information in it."""
     example = traced.example(*(plan.static or TRACED))
     dynamic = traced.dynamic()
@@ -145,16 +163,8 @@ def _writer(traced: Form, plan: Plan, path: Path, say: Callable[[str], None]) ->
     except ModuleNotFoundError as error:
         raise UserError(f'exporting needs {error.name}: pip install "mmlightvit[export]"') from None
     graph = to_onnx(traced.module, example, dynamic, traced.inputs, traced.outputs)
-    if plan.int8:
-        say('storing its weights as 8-bit numbers')
-        graph = _int8(graph, path)
-
-    def write_onnx(info: ModelInfo) -> None:
-        graph.metadata_props[METADATA_KEY] = info.to_json()
-        ir.save(graph, path)
-
     if plan.format == 'onnx':
-        return write_onnx
+        return _onnx_writer(graph, path)
     ov = import_openvino()
     source = path.with_suffix('.onnx')
     ir.save(graph, source)
@@ -184,28 +194,32 @@ def _pt2_writer(traced: Form, example: Any, dynamic: Any, path: Path) -> Callabl
     return write
 
 
-def _int8(graph: Any, path: Path) -> Any:
-    """The graph with the matrices of its products as 8-bit numbers."""
+def _int8_writer(path: Path) -> Callable[[ModelInfo], None]:
+    """Writes the graph of a file anew, with the matrices of its products as 8-bit numbers."""
     import onnx_ir as ir
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    from mmlightvit.deploy.graph import silence
+
+    graph = ir.load(path)
     for node in graph.graph:
         for value in node.outputs:
             value.shape = None  # else the quantiser holds them against shapes that it infers itself
     source, target = path.with_suffix('.float.onnx'), path.with_suffix('.int8.onnx')
     ir.save(graph, source)
-    quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    with silence():
+        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
     quantised = ir.load(target)
     ir.external_data.load_to_model(quantised)
     source.unlink()
     target.unlink()
-    return quantised
+    return _onnx_writer(quantised, path)
 
 
 def _verify_whole(model: TorchModel, draft: Path, plan: Plan, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
     exported = load_exported(draft)
     sizes = SIZES if plan.static is None else (plan.static,) * 5
-    certificate = verify(model, exported, pictures or generated_pictures(8), sizes, INT8 if plan.int8 else EXACT)
+    certificate = verify(model, exported, pictures or generated_pictures(8), sizes)
     if not pictures:
         certificate['note'] = 'verified on generated pictures only'
     return certificate

@@ -50,8 +50,6 @@ class Tolerance:
 
 
 EXACT = Tolerance()
-#: For weights of 8 bits, whose answers are not the same; the metric says what they cost.
-INT8 = Tolerance(logits=0.2, score=0.1, iou=0.8, matched=0.8, pixels=0.95)
 
 
 def verify(

@@ -74,8 +74,35 @@ def test_a_detector_that_finds_nothing_is_not_proven(tmp_path, pictures, monkeyp
         with pytest.raises(UserError, match='finds no object in any of the pictures'):
             export(model, tmp_path / 'model.onnx', Plan(), pictures)
         assert not list(tmp_path.iterdir())
-        info = export(model, tmp_path / 'model.onnx', Plan(), pictures, may_find_nothing=True)
+        info = export(model, tmp_path / 'model.onnx', Plan(), pictures, may_lack_proof=True)
     assert info.extra['certificate']['objects'] == 0
+
+
+def test_of_8_bit_weights_the_metric_is_the_proof(tmp_path, pictures, monkeypatch, exported):
+    """The graph is proven before; what they cost, labelled pictures say."""
+    model, path, _ = exported('classification')
+    monkeypatch.setattr('mmlightvit.deploy.graph.to_onnx', lambda *_: _graph_of(path))
+    out = tmp_path / 'model.onnx'
+    with pytest.raises(UserError, match='int8 needs --data'):
+        export(model, out, Plan(int8=True), pictures)
+
+    def measure(draft):
+        found = load_exported(draft).predict(pictures[0]).probs
+        return {'cost': float(np.abs(found - model.predict(pictures[0]).probs).max())}
+
+    info = export(model, out, Plan(int8=True), pictures, measure)
+    certificate = info.extra['certificate']
+    assert certificate['max_error_of_pictures'] < 1e-3 and 0 < certificate['cost'] < 0.1
+    assert certificate['note'] == 'verified before its weights became 8-bit numbers'
+    assert load_exported(out).info.extra['certificate'] == certificate
+    assert any(value.data_type == onnx.TensorProto.INT8 for value in onnx.load(out).graph.initializer)
+
+    def refuse(draft):
+        raise UserError('top-1 falls')
+
+    with pytest.raises(UserError, match='top-1 falls'):
+        export(model, tmp_path / 'other.onnx', Plan(int8=True), pictures, refuse)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def _graph_of(path):
@@ -132,7 +159,6 @@ def test_an_ending_that_belongs_to_another_format(exported, tmp_path):
         ('lightvit_t_imagenet', dict(format='pt2')),
         ('semantic_fpn_lightvit_t_ade20k', dict(format='pt2')),
         ('mask_rcnn_lightvit_t_1x', dict(format='pt2')),
-        ('lightvit_t_imagenet', dict(int8=True)),
     ],
     ids=str,
 )

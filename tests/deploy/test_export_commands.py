@@ -6,11 +6,13 @@ from __future__ import annotations
 import csv
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from mmlightvit.analysis.forms import COLUMNS, Form, take_turns
 from mmlightvit.cli import main
+from mmlightvit.errors import UserError
 
 
 def test_show_prints_the_proof(exported, capsys):
@@ -44,6 +46,37 @@ def test_an_exported_file_is_not_exported_again(exported, capsys, tmp_path):
     assert main(['export', path, '--out', str(tmp_path / 'again.onnx')]) == 1
     assert 'is an exported file' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('task', 'options', 'before', 'after', 'holds'),
+    [
+        ('instance', [], 0.4, 0.3991, True),
+        ('instance', [], 0.4, 0.3989, False),
+        ('instance', ['--int8'], 0.4, 0.3981, True),
+        ('instance', ['--int8'], 0.4, 0.3979, False),
+        ('classification', [], 80.0, 79.91, True),
+        ('classification', [], 80.0, 79.89, False),
+        ('classification', ['--int8'], 80.0, 79.61, True),
+        ('classification', ['--int8'], 80.0, 79.59, False),
+        ('segmentation', [], None, None, False),
+    ],
+)
+def test_how_far_the_metric_may_fall(task, options, before, after, holds, monkeypatch, tmp_path):
+    """By 0.001 AP or 0.1 %; of 8-bit weights, by half a per cent of itself."""
+    from mmlightvit.cli import export
+    from mmlightvit.evaluation import measure, predictions
+
+    kind, name = measure.MAIN[task]
+    values = iter([before, after])
+    monkeypatch.setattr(predictions, 'answers', lambda *_, **__: SimpleNamespace(model={'task': task}))
+    monkeypatch.setattr(measure, 'measure', lambda *_: SimpleNamespace(values={kind: {name: next(values)}}))
+    args = export.parser().parse_args(['model', '--data', 'pets', *options])
+    if holds:
+        assert export._metrics(args, None, tmp_path)['after'] == after
+    else:
+        with pytest.raises(UserError, match='falls from' if before else 'is not defined there'):
+            export._metrics(args, None, tmp_path)
 
 
 def test_turns_and_their_ratios():
