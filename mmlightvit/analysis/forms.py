@@ -158,7 +158,7 @@ def open_peer(name: str, batch: int, size: tuple[int, int], folder: Path, device
         return Form(name, run)
     path = folder / f'{name}.onnx'
     if not path.exists():
-        graph = to_onnx(module, (torch.randn(2, 3, *size),), [{0: 'batch'}], ['image'], ['logits'])
+        graph = to_onnx(module, (image,), [{}], ['image'], ['logits'])
         ir.save(graph, path)
     engine, inputs = open_file(path, device, threads), {'image': image.numpy()}
     return Form(name, lambda: engine.run(inputs), path)

@@ -105,14 +105,13 @@ def _picture(args: argparse.Namespace, model: Any) -> Prepared:
 
 
 def _metric(args: argparse.Namespace, path: Path | None) -> float | None:
-    from mmlightvit.evaluation.measure import MAIN, measure
+    from mmlightvit.evaluation.measure import main_metric
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, 'val')
     found = answers(str(path or args.model), truth, config=args.config if path is None else None, device='cpu')
-    kind, name = MAIN[found.model['task']]
-    return measure(found, truth).values[kind][name]
+    return main_metric(found, truth)[1]
 
 
 def _say(line: str) -> None:

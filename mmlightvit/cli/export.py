@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add('--cut', choices=('end2end', 'features', 'backbone'), default='end2end', help='where the graph ends')
     add('--static', type=int, nargs=2, metavar=('H', 'W'), help='for this size alone')
     add('--normalise', action='store_true', help='take RGB pixel values; mean, deviation and channels into the graph')
-    add('--int8', action='store_true', help='weights of 8 bits: a smaller file, not the same answers')
+    add('--int8', action='store_true', help='weights of 8 bits: a smaller file, not the same answers; wants --data')
     add('--triton', metavar='DIR', help='also as a model of the Triton repository DIR; MODEL may be an .onnx file then')
     add('--images', metavar='DIR', help=f'pictures for the proof; up to {_PICTURES} are taken')
     add('--data', metavar='DATA', help='labelled pictures: the metric before and after, which must not fall')
@@ -60,7 +61,10 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out or f'{model.info.name}{_ENDINGS[args.format]}')
     if out.exists() and not args.overwrite:
         raise UserError(f'{out} is there already: --overwrite replaces it, --out names another')
+    if args.data and args.cut != 'end2end':
+        raise UserError(f'--data is for a whole model; one that ends at its {args.cut} has no metric')
     if args.format == 'folder':
+        _refuse(args, 'the formats that are proven', 'folder copies the weights')
         from mmlightvit.inference.model_folder import write_folder
 
         write_folder(out, model.info, model.module.state_dict())
@@ -73,9 +77,9 @@ def run(args: argparse.Namespace) -> None:
         target_of(Path(args.triton), out, args.overwrite)
     static = tuple(args.static) if args.static else None
     plan = Plan(args.format, args.cut, static, args.normalise, args.int8)
-    truth = _truth(args.data) if args.data else None  # before the minutes
-    measure = (lambda draft: _metrics(args, truth, draft)) if args.data else None
-    info = export(model, out, plan, _pictures(args.images), measure, _say, may_lack_proof=args.random)
+    measure = _measure(args, model) if args.data else None
+    is_random = model.info.extra.get('weights') == 'random'
+    info = export(model, out, plan, _pictures(args.images), measure, _say, may_lack_proof=is_random)
     print(describe_certificate(info.extra['certificate']))
     print(f'wrote {out}: {out.stat().st_size / 1e6:.1f} MB')
     if args.triton:
@@ -86,10 +90,9 @@ def _exported_already(model: Any, args: argparse.Namespace) -> None:
     """What is left to do for a file: to put it into a repository of Triton."""
     from mmlightvit.deploy.triton import write_model
 
-    late = [name for name in ('out', 'static', 'normalise', 'int8', 'images', 'data') if getattr(args, name)]
-    if late or not args.triton:
-        option = f'--{late[0]} is for' if late else 'export'
-        raise UserError(f'{args.model} is an exported file; {option} the model that it was made of')
+    _refuse(args, 'the model that it was made of', f'{args.model} is an exported file', 'out')
+    if not args.triton:
+        raise UserError(f'{args.model} is an exported file; export the model that it was made of')
     print(f'wrote {write_model(Path(args.model), model.info, Path(args.triton), args.overwrite)}')
 
 
@@ -97,28 +100,38 @@ def _say(line: str) -> None:
     print(f'{line} ...', file=sys.stderr)
 
 
-def _truth(data: str) -> Any:
+def _refuse(args: argparse.Namespace, place: str, why: str, *more: str) -> None:
+    """Options that nothing would read."""
+    unread = [name for name in (*more, 'static', 'normalise', 'int8', 'images', 'data') if getattr(args, name)]
+    if unread:
+        raise UserError(f'{why}; --{unread[0]} is for {place}')
+
+
+def _measure(args: argparse.Namespace, model: Any) -> Callable[[Path], dict[str, Any]]:
+    """What measures a file against its model, on labels that are looked at before the minutes of an export."""
     from mmlightvit.evaluation.truth import of_data
 
-    return of_data(data, 'val')
+    truth = of_data(args.data, 'val')
+    truth.check_task(model.task)
+    return lambda draft: _metrics(args, model, truth, draft)
 
 
-def _metrics(args: argparse.Namespace, truth: Any, draft: Path) -> dict[str, Any]:
+def _metrics(args: argparse.Namespace, model: Any, truth: Any, draft: Path) -> dict[str, Any]:
     """The metric of the model and of its file.
 
     Raises:
         UserError: The file's is lower by more than may be.
     """
-    from mmlightvit.evaluation.measure import MAIN, measure
-    from mmlightvit.evaluation.predictions import answers
+    from mmlightvit.evaluation.measure import main_metric
+    from mmlightvit.evaluation.predictions import answers, answers_of
 
-    asked = [answers(args.model, truth, config=args.config, device='cpu'), answers(str(draft), truth)]
-    task = asked[0].model['task']
-    kind, name = MAIN[task]
-    before, after = (measure(found, truth).values[kind][name] for found in asked)
+    asked = [answers_of(model, truth), answers(str(draft), truth)]
+    (name, before), (_, after) = (main_metric(found, truth) for found in asked)
     if before is None or after is None:
         raise UserError(f'{args.data}: {name} is not defined there (no labelled object?); nothing was written')
-    if after < before - (_MAY_GO * before if args.int8 else _MAY_FALL[task]):
+    if args.int8 and before == 0:
+        raise UserError(f'{args.data}: {name} is 0 before, so it proves nothing; nothing was written')
+    if after < before - (_MAY_GO * before if args.int8 else _MAY_FALL[model.task]):
         raise UserError(f'{name} falls from {before:.4f} to {after:.4f}; nothing was written')
     return {'metric': name, 'before': before, 'after': after, 'data': args.data}
 

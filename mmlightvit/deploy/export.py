@@ -46,8 +46,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.format not in ENDINGS or self.cut not in CUTS:
             raise UserError(f'expected one of {", ".join(ENDINGS)} and one of {", ".join(CUTS)}')
-        if self.int8 and self.format != 'onnx':
-            raise UserError('int8 is for onnx')
+        if self.int8 and (self.format, self.cut) != ('onnx', 'end2end'):
+            raise UserError('int8 is for onnx and a whole model')
         if self.static and min(self.static) < 1:
             raise UserError(f'static: expected height and width in pixels, got {self.static}')
 
@@ -108,6 +108,7 @@ def export(
             write = _int8_writer(draft)
             write(info)
             notes = [certificate.get('note'), 'verified before its weights became 8-bit numbers']
+            notes += ['what they cost was not measured'] if measure is None else []
             certificate['note'] = ', '.join(filter(None, notes))
         if measure is not None:
             say('measuring it')

@@ -138,28 +138,33 @@ def _openvino(path: Path, device: str, threads: int | None) -> Engine:
         model = core.read_model(str(path))
     except Exception as error:
         raise UserError(f'{path} cannot be opened on {target}: {_reason(error)}') from None
-    inputs = [value.get_any_name() for value in model.inputs]
+    metadata = _openvino_metadata(model)
+    crop = ModelInfo.from_json(metadata, str(path)).input.crop if metadata else None
+    inputs = {value.get_any_name(): value.partial_shape for value in model.inputs}
     names = [output.get_any_name() for output in model.outputs]
-    forms: dict[tuple[tuple[int, ...], ...] | None, Any] = {}
+    forms: dict[tuple[int, ...] | None, Any] = {}
 
-    def form(shapes: tuple[tuple[int, ...], ...] | None) -> Any:
-        """Compiled for inputs of these shapes, or of any."""
-        if shapes not in forms:
+    def form(shape: tuple[int, ...] | None) -> Any:
+        """Compiled for images of this shape, or of any."""
+        if shape not in forms:
             fixed = model.clone()
-            fixed.reshape(dict(zip(fixed.inputs, map(list, shapes or ()))))
-            forms[shapes] = core.compile_model(fixed, target, settings).create_infer_request()
-        return forms[shapes]
+            fixed.reshape({'image': list(shape)} if shape else {})
+            forms[shape] = core.compile_model(fixed, target, settings).create_infer_request()
+        return forms[shape]
 
     def run(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        # The first shapes, mostly the only ones, have a form of their own: up to a fifth faster.
-        shapes = tuple(arrays[name].shape for name in inputs)
+        shape = arrays['image'].shape
+        if not inputs['image'].compatible(ov.PartialShape(list(shape))):
+            raise UserError(f'{path} cannot be run: it takes images {inputs["image"]}, and this one is {list(shape)}')
+        # Where preprocessing gives one size, that has a form of its own: up to a fifth faster.
+        is_own = shape[2:] == crop and set(forms) <= {shape, None}
         try:
-            found = form(shapes if not forms or shapes in forms else None).infer(dict(arrays))
+            found = form(shape if is_own else None).infer(dict(arrays))
         except Exception as error:
-            raise UserError(f'{path} cannot be run: {_reason(error)}') from None
+            raise UserError(f'{path} cannot be run on {target}: {_reason(error)}') from None
         return {name: np.array(found[i]) for i, name in enumerate(names)}
 
-    return Engine(_openvino_metadata(model), run, inputs)
+    return Engine(metadata, run, list(inputs))
 
 
 def _openvino_metadata(model: Any) -> str | None:
@@ -212,8 +217,8 @@ def package(name: str, extra: str) -> Any:
 def _reason(error: BaseException) -> str:
     """What an error says, after the places that OpenVINO puts in front."""
     places = ('Exception from ', "Check '", 'While validating ')
-    lines = (line for line in str(error).splitlines() if line and not line.startswith(places))
-    return next(lines, type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if not line.startswith(places)), lines[0])
 
 
 # -- into pixels of the picture ---------------------------------------------------------------------------------------

@@ -41,6 +41,16 @@ class Measured(NamedTuple):
     notes: tuple[str, ...]
 
 
+def main_metric(answers: Answers, truth: Truth) -> tuple[str, float | None]:
+    """The number that decides which of two models is better, with its name.
+
+    Raises:
+        UserError: The answers do not fit the truth.
+    """
+    kind, name = MAIN['detection' if truth.task == 'detection' else answers.model['task']]  # boxes say nothing of masks
+    return name, measure(answers, truth).values[kind][name]
+
+
 def measure(answers: Answers, truth: Truth) -> Measured:
     """The standard numbers of a model's answers.
 

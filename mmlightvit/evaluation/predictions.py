@@ -58,10 +58,14 @@ def answers(
         return Answers(content['model'], content)
     from mmlightvit.inference.model import load_model
 
-    loaded = load_model(model, config=config, device=device)
-    info = loaded.info
+    return answers_of(load_model(model, config=config, device=device), truth, batch)
+
+
+def answers_of(model: Model, truth: Truth, batch: int = 1) -> Answers:
+    """Ask a model that is loaded."""
+    info = model.info
     about = dict(name=info.name, task=info.task, classes=list(info.classes), weights_sha256=info.weights_sha256)
-    results = predict(loaded, truth, batch)
+    results = predict(model, truth, batch)
     if info.task != 'segmentation':
         return Answers(about, content_of(about, results, truth))
     return Answers(about, maps=((place, result.label_map) for place, result in results if result.label_map is not None))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,7 @@ def load_random(config: str, device: str | None, allow_random: bool) -> Model:
             '(allow_random=True) takes random weights, whose predictions mean nothing'
         )
     info = _describe(config, None)
+    info = replace(info, extra={**info.extra, 'weights': 'random'})
     return TorchModel(info, _build(info, initialise=True), _device(device))
 
 

@@ -125,6 +125,7 @@ def _with_other_bias(path):
         (dict(format='tflite'), 'expected one of onnx'),
         (dict(cut='neck'), 'end2end'),
         (dict(format='pt2', int8=True), 'int8 is for onnx'),
+        (dict(cut='features', int8=True), 'a whole model'),
         (dict(static=(0, 224)), 'height and width in pixels'),
     ],
 )

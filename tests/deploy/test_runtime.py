@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,18 +52,31 @@ def test_devices(exported):
 
 
 @pytest.mark.parametrize('task', ['classification', 'instance', 'segmentation'])
-def test_openvino_is_not_held_to_the_first_size(exported, task):
-    """The first shapes have a form of their own; others, more pictures at once, and the first again are as right."""
+def test_openvino_takes_any_size_in_any_order(exported, task):
+    """The size that preprocessing gives has a form of its own; the others, and more pictures at once, share one."""
     path = exported(task).path
     model, reference = (open_file(path, device, 1) for device in ('openvino:CPU', 'cpu'))
     batch = 1 if task == 'instance' else 2
-    for shape in ((1, 3, 64, 96), (batch, 3, 64, 96), (1, 3, 81, 57), (1, 3, 64, 96)):
+    own = load_exported(path).input.crop or (64, 96)
+    for shape in ((1, 3, *own), (batch, 3, *own), (1, 3, 81, 57), (1, 3, *own)):
         arrays = {'image': np.random.default_rng(0).standard_normal(shape, np.float32)}
         arrays |= {'size': np.array(shape[2:], np.int64)} if task == 'instance' else {}
         found, want = model.run(arrays), reference.run(arrays)
         assert found.keys() == want.keys()
         for name in want:
             np.testing.assert_allclose(found[name], want[name], atol=2e-4, err_msg=f'{name} {shape}')
+
+
+def test_a_file_for_one_size_stays_one_in_openvino(exported, tmp_path):
+    """It would lay the graph out anew for whatever comes, constants for the one size and all."""
+    graph = onnx.load(exported('classification').path)
+    for place, side in ((2, 64), (3, 96)):
+        graph.graph.input[0].type.tensor_type.shape.dim[place].dim_value = side
+    onnx.save(graph, tmp_path / 'model.onnx')
+    engine = open_file(tmp_path / 'model.onnx', 'openvino:CPU')
+    with pytest.raises(UserError, match=r'it takes images \[.*3,64,96\], and this one is \[1, 3, 224, 224\]'):
+        engine.run({'image': np.zeros((1, 3, 224, 224), np.float32)})
+    assert engine.run({'image': np.zeros((1, 3, 64, 96), np.float32)})['probs'].shape[0] == 1
 
 
 def test_what_is_no_graph(tmp_path):
