@@ -187,6 +187,9 @@ def _pt2_writer(traced: Form, example: Any, dynamic: Any, path: Path) -> Callabl
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dynamic)
     with torch.no_grad(), silence():
         program = torch.export.export(traced.module, example, dynamic_shapes=shapes)
+    # The least sides come of guards on the memory layout of the example's maps; smaller ones are verified too.
+    for symbol, sides in program.range_constraints.items():
+        program.range_constraints[symbol] = type(sides)(min(sides.lower, 2), sides.upper)
 
     def write(info: ModelInfo) -> None:
         extra = {METADATA_KEY: info.to_json(), OUTPUTS_KEY: ' '.join(traced.outputs)}

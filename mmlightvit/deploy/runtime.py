@@ -188,8 +188,12 @@ def _torch(path: Path, threads: int | None) -> Engine:
     inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == 'USER_INPUT']
 
     def run(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        with torch.inference_mode():
-            found = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs))
+        tensors = [torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs]
+        try:
+            with torch.inference_mode():
+                found = module(*tensors)
+        except RuntimeError as error:
+            raise UserError(f'{path} cannot be run: {_reason(error)}') from None
         found = (found,) if isinstance(found, torch.Tensor) else found
         return {name: value.numpy() for name, value in zip(extra[OUTPUTS_KEY].split(), found)}
 

@@ -115,7 +115,7 @@ def test_from_a_config_to_a_table(tmp_path, capsys, repo):
     assert '--overwrite replaces it' in capsys.readouterr().err
     options = ['--size', '32', '32', '--rounds', '3', '--out', str(tmp_path)]
     assert main(['benchmark', config, '--random', '--formats', 'onnx', 'openvino', 'pt2', *options]) == 0
-    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').read_text().splitlines()))
     assert [row['format'] for row in rows] == ['torch', 'onnx', 'openvino', 'pt2']
     assert all(float(row['max_error']) < 1e-4 and float(row['ms_median']) > 0 for row in rows)
     assert len(json.loads((tmp_path / 'benchmark.json').read_text())['rows']) == 4
