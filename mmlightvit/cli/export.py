@@ -103,6 +103,7 @@ def _say(line: str) -> None:
 def _refuse(args: argparse.Namespace, place: str, why: str, *more: str) -> None:
     """Options that nothing would read."""
     unread = [name for name in (*more, 'static', 'normalise', 'int8', 'images', 'data') if getattr(args, name)]
+    unread += ['cut'] if args.cut != 'end2end' else []
     if unread:
         raise UserError(f'{why}; --{unread[0]} is for {place}')
 

@@ -79,6 +79,23 @@ def test_how_far_the_metric_may_fall(task, options, before, after, error, monkey
             export._metrics(args, SimpleNamespace(task=task), None, tmp_path)
 
 
+def test_boxes_say_nothing_of_masks(monkeypatch):
+    """The number that decides for a model with masks, on labels without."""
+    from mmlightvit.evaluation import measure
+
+    monkeypatch.setattr(measure, 'measure', lambda *_: SimpleNamespace(values={'bbox': {'AP': 0.5}}))
+    answers = SimpleNamespace(model={'task': 'instance'})
+    assert measure.main_metric(answers, SimpleNamespace(task='detection')) == ('AP', 0.5)
+
+
+@pytest.mark.parametrize(('option', 'name'), [(['--int8'], 'int8'), (['--cut', 'backbone'], 'cut')])
+def test_a_folder_refuses_what_it_would_not_read(option, name, tmp_path, capsys, repo):
+    config = str(repo / 'configs/lightvit_t_cifar10.py')
+    assert main(['export', config, '--random', '--format', 'folder', '--out', str(tmp_path / 'out'), *option]) == 1
+    assert f'folder copies the weights; --{name} is for the formats that are proven' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_turns_and_their_ratios():
     order = []
 
