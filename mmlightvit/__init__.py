@@ -15,14 +15,14 @@ from mmlightvit.version import __version__
 if TYPE_CHECKING:
     from mmlightvit.checkpoint.zoo import list_models
     from mmlightvit.inference.model import load_model
-    from mmlightvit.inference.result import Result
+    from mmlightvit.pictures.result import Result
 
 __all__ = ['Result', '__version__', 'list_models', 'load_model']
 
 _LATER = {
     'load_model': 'mmlightvit.inference.model',
     'list_models': 'mmlightvit.checkpoint.zoo',
-    'Result': 'mmlightvit.inference.result',
+    'Result': 'mmlightvit.pictures.result',
 }
 
 

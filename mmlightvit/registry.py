@@ -51,7 +51,7 @@ HOOKS = _root.Registry(
         f'{_D}.results',
         f'{_D}.time_budget',
         'mmlightvit.deploy.compile',
-        'mmlightvit.inference.model_folder_hook',
+        'mmlightvit.model_folder.hook',
     ],
 )
 OPTIM_WRAPPERS = _root.Registry(

@@ -17,9 +17,9 @@ from processes import run_forked
 from mmlightvit.cli import test, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import read_checkpoint
+from mmlightvit.explain.curves import plot_logs, read_run
+from mmlightvit.explain.predictions import contact_sheet, predict
 from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
-from mmlightvit.visualization.logs import plot_logs, read_run
-from mmlightvit.visualization.predictions import contact_sheet, predict
 
 SHORT = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1']
 DEMOS = {

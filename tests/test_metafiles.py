@@ -16,7 +16,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmseg')
 
-from mmlightvit.analysis.counting import count
+from mmlightvit.cost.counting import count
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmlightvit.cli import main
-from mmlightvit.inference.masks import Masks
+from mmlightvit.pictures.masks import Masks
 
 ROOT = Path(__file__).resolve().parents[2]  # of docs/notebooks, and of build/notebooks
 sys.path.append(str(ROOT / 'tools/demo'))

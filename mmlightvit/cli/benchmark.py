@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or '.')
     if not out.is_dir():
         raise UserError(f'--out {out} is no folder')
-    from mmlightvit.analysis.benchmark import environment
-    from mmlightvit.analysis.forms import COLUMNS, FORMS, open_forms, open_peer, take_turns
+    from mmlightvit.cost.benchmark import environment
+    from mmlightvit.cost.forms import COLUMNS, FORMS, open_forms, open_peer, take_turns
     from mmlightvit.inference.model import load_model
 
     model: Any = load_model(args.model, config=args.config, device='cpu', allow_random=args.random)
@@ -94,8 +94,8 @@ def _picture(args: argparse.Namespace, model: Any) -> Prepared:
     """What is predicted for: a picture as the model's preprocessing gives it, or noise."""
     import numpy as np
 
-    from mmlightvit.inference.pictures import as_picture
     from mmlightvit.inference.preprocess import Prepared, prepare
+    from mmlightvit.pictures.read import as_picture
 
     if args.images:
         return prepare(as_picture(args.images, 'rgb').pixels, model.input)

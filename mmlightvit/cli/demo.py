@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> None:
     }
     explain: Any = None
     if any(hasattr(model, 'module') for model in models.values()):
-        from mmlightvit.visualization.explain import explain
+        from mmlightvit.explain.tokens import explain
     demo.serve(demo.demo(models, explain), args.port)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'--data is for a whole model; one that ends at its {args.cut} has no metric')
     if args.format == 'folder':
         _refuse(args, 'the formats that are proven', 'folder copies the weights')
-        from mmlightvit.inference.model_folder import write_folder
+        from mmlightvit.model_folder.folder import write_folder
 
         write_folder(out, model.info, model.module.state_dict())
         print(f'wrote {out}')
@@ -156,7 +156,7 @@ def _pictures(folder: str | None) -> list[Any]:
     if folder is None:
         return []
     from mmlightvit.inference import sources
-    from mmlightvit.inference.pictures import PictureError
+    from mmlightvit.pictures.read import PictureError
 
     pictures = []
     for entry in sources.find([folder])[:_PICTURES]:

@@ -11,7 +11,7 @@ from mmlightvit.errors import UserError
 
 def parser() -> argparse.ArgumentParser:
     """Its arguments."""
-    from mmlightvit.analysis.tables import FORMATS
+    from mmlightvit.cost.tables import FORMATS
 
     parser = Parser(
         'flops',
@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     if args.depth < 0:
         raise UserError(f'--depth: expected a number >= 0, got {args.depth}')
     cfg = read_config(args)
-    from mmlightvit.analysis.counting import count
-    from mmlightvit.analysis.reports import count_report
     from mmlightvit.cli.quiet import quiet_terminal
+    from mmlightvit.cost.counting import count
+    from mmlightvit.cost.reports import count_report
 
     with quiet_terminal() as quiet, quiet.imports():
         found = count(cfg, args.shape)

@@ -18,9 +18,9 @@ from mmlightvit.errors import UserError
 from mmlightvit.inference import outputs, sources
 from mmlightvit.inference.model import Model, Options, load_model
 from mmlightvit.inference.outputs import KINDS, Outputs, Writer
-from mmlightvit.inference.pictures import Picture, PictureError
-from mmlightvit.inference.result import Result
 from mmlightvit.inference.sources import Entry
+from mmlightvit.pictures.read import Picture, PictureError
+from mmlightvit.pictures.result import Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -111,7 +111,7 @@ def _writers(args: argparse.Namespace, model: Model, kinds: Sequence[str], folde
             else:
                 writers.append(outputs.KINDS[kind](folder, model.info))
         if args.explain:
-            from mmlightvit.visualization.explain import ExplainWriter
+            from mmlightvit.explain.tokens import ExplainWriter
 
             writers.append(ExplainWriter(folder, model))
     return Outputs(writers)

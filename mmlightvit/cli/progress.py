@@ -17,8 +17,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmlightvit.errors import UserError
+from mmlightvit.explain.curves import plot_logs, read_run
 from mmlightvit.toolboxes import is_installed
-from mmlightvit.visualization.logs import plot_logs, read_run
 
 _EVERY_S = 0.2  # from one line to the next
 _CURVES_EVERY_S = 30.0  # drawing takes a second

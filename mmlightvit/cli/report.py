@@ -73,7 +73,7 @@ def model_folder(model: str) -> Path:
     Raises:
         UserError: It has none.
     """
-    from mmlightvit.inference.model_info import FILE, FOLDER
+    from mmlightvit.model_folder.info import FILE, FOLDER
 
     path = Path(model).expanduser()
     for folder in (path, path / FOLDER):
@@ -88,8 +88,8 @@ def keep(folder: Path, metrics: dict[str, Any]) -> None:
     The card says the new ones too, unless somebody has written into it.
     """
     from mmlightvit.durable.safe_loading.atomic import atomic_write
-    from mmlightvit.inference import card
-    from mmlightvit.inference.model_info import FILE, ModelInfo
+    from mmlightvit.model_folder import card
+    from mmlightvit.model_folder.info import FILE, ModelInfo
 
     info = ModelInfo.load(folder)
     chosen = metrics['thresholds']

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmlightvit.cli.arguments import Parser
 from mmlightvit.cli.export import describe_certificate
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_info import FILE, ModelInfo
+from mmlightvit.model_folder.info import FILE, ModelInfo
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmlightvit.data import coco_rules
-from mmlightvit.data.coco_rules import some
 from mmlightvit.data.folder import DatasetFolder
-from mmlightvit.data.labels import SPLITS, Picture
 from mmlightvit.data.probe import Probe, duplicates, probe_all
 from mmlightvit.data.split import classes_of
-from mmlightvit.inference.pictures import as_picture
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.coco import some
+from mmlightvit.pictures.objects import SPLITS, Picture
+from mmlightvit.pictures.read import as_picture
 
 _TINY = 2.0
 _RARE = 10
@@ -67,8 +67,8 @@ def check_folder(
         if split not in splits:
             continue
         if folder.task in ('detection', 'instance'):
-            content = coco_rules.parse(file.read_bytes())
-            findings = coco_rules.apply(content, with_mask=folder.task == 'instance')
+            content = coco.parse(file.read_bytes())
+            findings = coco.apply(content, with_mask=folder.task == 'instance')
             report.problems += [f'{split}: {fault}' for fault in findings.faults if not fault.geometry]
             report.notes += [f'{split}: {note}' for note in findings.notes()]
         read[split] = folder.pictures(split)

@@ -25,15 +25,15 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmlightvit.data import coco_rules
 from mmlightvit.data.audit import Report, audit
-from mmlightvit.data.coco_rules import some
 from mmlightvit.data.data_root import SPLITS, evaluators, leaf_datasets
-from mmlightvit.data.labels import Annotation, Picture
 from mmlightvit.data.probe import probe_all
 from mmlightvit.durable.dataset_traits import is_a, is_local, roots
 from mmlightvit.durable.images import MAX_PIXELS, BadSample, decode, escapes, fetch, read_header
 from mmlightvit.errors import UserError
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.coco import some
+from mmlightvit.pictures.objects import Annotation, Picture
 
 #: Wraps an iterable of known length: (items, what they are, how many) -> the same items.
 Progress = Callable[[Iterable, str, int], Iterable]
@@ -131,7 +131,7 @@ def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Repor
 def _load_coco(dataset: Any, report: Report) -> dict | None:
     path = dataset.ann_file
     try:
-        return coco_rules.parse(fetch(path, getattr(dataset, 'backend_args', None)))
+        return coco.parse(fetch(path, getattr(dataset, 'backend_args', None)))
     except ValueError as error:  # BadSample is one
         report.problems.append(f'{path}: {error}')
     return None
@@ -144,12 +144,12 @@ def _check_content(dataset: Any, content: dict, with_mask: bool, report: Report)
         report.problems.append(f'{path}: it holds no image')
     find_escapes(dataset, content, report)
     report.problems += report.refused
-    without_masks = coco_rules.no_masks(content, path) if with_mask else None
-    findings = coco_rules.apply(content, with_mask=with_mask and not without_masks)
+    without_masks = coco.no_masks(content, path) if with_mask else None
+    findings = coco.apply(content, with_mask=with_mask and not without_masks)
     report.problems += [str(fault) if fault.kind == 'annotations' else f'{path}: {fault}' for fault in findings.faults]
     report.notes += [f'{path}: {note}' for note in findings.notes()]
     report.problems += [without_masks] if without_masks else []
-    nothing = coco_rules.nothing_to_learn(content, path, dataset.metainfo.get('classes') or ())
+    nothing = coco.nothing_to_learn(content, path, dataset.metainfo.get('classes') or ())
     if content['images'] and nothing and dataset.test_mode:
         report.notes.append(f'{nothing}: average precision has no meaning then')
     elif content['images'] and nothing:
@@ -213,7 +213,7 @@ def _pictures(content: dict, folder: str) -> list[Picture]:
     }
     names = {item.get('id'): str(item.get('name')) for item in content['categories']}
     for item in content['annotations']:
-        if item.get('image_id') in by_id and coco_rules.is_box(item.get('bbox')):
+        if item.get('image_id') in by_id and coco.is_box(item.get('bbox')):
             x, y, w, h = item['bbox']
             label = names.get(item.get('category_id'), '')
             by_id[item['image_id']].objects.append(
@@ -226,7 +226,7 @@ def _check_categories(dataset: Any, content: dict, report: Report) -> None:
     path = dataset.ann_file
     found = [str(category.get('name')) for category in content['categories']]
     wanted = list(dataset.metainfo['classes'])
-    problems = coco_rules.class_problems(content, path, wanted)
+    problems = coco.class_problems(content, path, wanted)
     others = [name for name in found if name not in wanted]
     report.problems += problems
     if not problems and [name for name in found if name in wanted] != wanted:

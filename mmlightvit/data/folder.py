@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data import coco_rules
-from mmlightvit.data.labels import SPLITS, Annotation, Picture
 from mmlightvit.data.source import read_text
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.objects import SPLITS, Annotation, Picture
 
 FORMAT = 'mmlightvit-dataset/1'
 _COCO_TASKS = ('detection', 'instance')
@@ -130,7 +130,7 @@ class DatasetFolder:
         return out
 
     def _from_coco(self, file: Path, split: str) -> Iterable[Picture]:
-        content = coco_rules.parse(file.read_bytes())
+        content = coco.parse(file.read_bytes())
         by_id = {}
         for item in content['images']:
             size = item['height'], item['width']

@@ -20,11 +20,11 @@ from mmlightvit.data import formats, split
 from mmlightvit.data.config_text import config_text
 from mmlightvit.data.folder import FORMAT, DatasetFolder, write_info, write_splits
 from mmlightvit.data.formats import masks
-from mmlightvit.data.labels import TASKS, LabelSet, Picture
 from mmlightvit.data.probe import Probe, pictures_in, probe_all
 from mmlightvit.data.source import Source, read_text
 from mmlightvit.data.tidy import label_map, select, tidy
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import TASKS, LabelSet, Picture
 
 #: In these formats each picture has a label file, so one without is not labelled.
 _FILE_PER_PICTURE = ('yolo', 'voc', 'labelme')

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmlightvit.durable.images import BadSample, read_header
-from mmlightvit.inference.pictures import PictureError, decode, read_file
+from mmlightvit.pictures.read import PictureError, decode, read_file
 
 #: Endings of pictures, as prediction reads them too.
 PICTURE_SUFFIXES = frozenset(

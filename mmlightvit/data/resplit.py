@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mmlightvit.data import split
 from mmlightvit.data.folder import DatasetFolder, annotation_name, write_annotations, write_info, write_splits
-from mmlightvit.data.labels import Picture
 from mmlightvit.data.probe import probe_all
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import Picture
 
 
 def write_split(

@@ -24,13 +24,14 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, UnidentifiedImageError
 
-from mmlightvit.data import check, coco_rules
+from mmlightvit.data import check
 from mmlightvit.data.audit import Report
 from mmlightvit.data.data_root import evaluators, leaf_datasets
 from mmlightvit.durable.dataset_traits import is_local, roots
 from mmlightvit.durable.images import BadSample, decode, fetch
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
+from mmlightvit.pictures import coco
 
 #: The folder of the work directory that completed files are in.
 COMPLETED = 'annotations'
@@ -184,7 +185,7 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
     path = dataset.ann_file
     try:
         stored = fetch(path)
-        content = coco_rules.parse(stored, labelled=split == 'train')
+        content = coco.parse(stored, labelled=split == 'train')
     except ValueError as error:  # BadSample is one
         raise UserError(f'{split}: {path}: {error}') from None
     report = Report()
@@ -193,15 +194,15 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
     with_mask = (
         check.loads_masks(entry.cfg.get('pipeline') or ()) if split == 'train' else any(map(_has_masks, measured))
     )
-    lines = [*report.refused, *coco_rules.class_problems(content, path, dataset.metainfo['classes'])]
-    lines += [line] if with_mask and (line := coco_rules.no_masks(content, path)) else []
+    lines = [*report.refused, *coco.class_problems(content, path, dataset.metainfo['classes'])]
+    lines += [line] if with_mask and (line := coco.no_masks(content, path)) else []
     if lines:
         raise UserError(f'{split}: {lines[0]}')
-    changed = coco_rules.order_categories(content, dataset.metainfo['classes'])
+    changed = coco.order_categories(content, dataset.metainfo['classes'])
     if changed:
         checked.notes.append(f'{split}: {path}: its categories are taken in the order of the config')
     folder = roots(dataset)[0]
-    findings = coco_rules.apply(content, lambda item: _displayed_size(osp.join(folder, item['file_name'])), with_mask)
+    findings = coco.apply(content, lambda item: _displayed_size(osp.join(folder, item['file_name'])), with_mask)
     annotations = [fault for fault in findings.faults if fault.kind == 'annotations']
     stops = [fault for fault in findings.faults if fault.stops]
     if split == 'train' and not stops and len(annotations) == len(content['annotations']):
@@ -235,7 +236,7 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
 
 
 def _nothing_to_learn(content: dict, dataset: Any) -> str | None:
-    return coco_rules.nothing_to_learn(content, dataset.ann_file, dataset.metainfo['classes'])
+    return coco.nothing_to_learn(content, dataset.ann_file, dataset.metainfo['classes'])
 
 
 def _reads(evaluator: dict, path: str) -> bool:

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from mmlightvit.data.folder import DatasetFolder
-from mmlightvit.data.labels import Picture
 from mmlightvit.data.tidy import draw_polygons, mask_pixels
 from mmlightvit.errors import UserError
-from mmlightvit.inference.draw import Canvas, colour_of, draw, enlargement, sheet
-from mmlightvit.inference.masks import Masks, encode
-from mmlightvit.inference.pictures import as_picture
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures.drawing import Canvas, colour_of, draw, enlargement, sheet
+from mmlightvit.pictures.masks import Masks, encode
+from mmlightvit.pictures.objects import Picture
+from mmlightvit.pictures.read import as_picture
+from mmlightvit.pictures.result import Result
 
 _COLUMNS = 6
 

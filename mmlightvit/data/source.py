@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data.labels import SPLIT_NAMES, LabelSet
 from mmlightvit.data.probe import pictures_in
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import SPLIT_NAMES, LabelSet
 
 #: Label Studio's exports name a picture with this in front.
 _LABEL_STUDIO = re.compile(r'^[0-9a-f]{8}-')

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmlightvit.data.labels import Picture
 from mmlightvit.data.probe import Probe, duplicates
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import Picture
 
 #: From this share of a picture's pixels on, a class of a label map counts as being in it.
 _MIN_SHARE = 0.01

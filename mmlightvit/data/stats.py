@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mmlightvit.data.folder import DatasetFolder
-from mmlightvit.data.labels import Picture
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import Picture
 
 #: COCO's bounds of small and medium objects, in pixels of area.
 _SMALL, _MEDIUM = 32**2, 96**2

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmlightvit.data.labels import Annotation, LabelSet, Picture, bounds, polygon_area
 from mmlightvit.data.probe import Probe
-from mmlightvit.inference.masks import Masks, decode, encode
+from mmlightvit.pictures.masks import Masks, decode, encode
+from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, polygon_area
 
 #: Far below what anybody draws, and enough for boxes to be read back as they were written.
 _DIGITS = 4

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference import convert
-from mmlightvit.inference.draw import draw, enlargement
 from mmlightvit.inference.model import Model
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures import convert
+from mmlightvit.pictures.drawing import draw, enlargement
+from mmlightvit.pictures.result import Result
 
 MAX_UPLOAD = '20mb'
 _OBJECTS = ('detection', 'instance')

@@ -17,8 +17,8 @@ from mmlightvit.deploy.forms import CUTS, Form, form
 from mmlightvit.deploy.runtime import OUTPUTS_KEY, import_openvino, load_exported, open_file
 from mmlightvit.deploy.verify import SIZES, TRACED, generated_pictures, verify, verify_maps
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.torch_backend import TorchModel
+from mmlightvit.model_folder.info import METADATA_KEY, ModelInfo
 from mmlightvit.version import __version__
 
 #: The ending of each format that is a file.

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.masks import paste, tent
 from mmlightvit.inference.model import Model, Raw
-from mmlightvit.inference.model_info import METADATA_KEY, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
+from mmlightvit.model_folder.info import METADATA_KEY, ModelInfo
+from mmlightvit.pictures.masks import paste, tent
 
 _CPU = 'cpu'
 #: The key of a ``.pt2`` file for the names of what it gives.

@@ -24,7 +24,7 @@ from mmlightvit.deploy.prometheus import Metrics
 from mmlightvit.deploy.uploads import Limits, Refusal, files_of, pictures_of
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Options
-from mmlightvit.inference.result import Result, class_places
+from mmlightvit.pictures.result import Result, class_places
 
 log = logging.getLogger('mmlightvit.serve')
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmlightvit.deploy.runtime import package
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_info import ModelInfo
+from mmlightvit.model_folder.info import ModelInfo
 
 #: Pictures of one size that the server may put together, where the graph takes several.
 _MOST_BATCH = 16

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
 from mmlightvit.inference.preprocess import resize as resize_pixels
+from mmlightvit.pictures.masks import Masks
 
 #: Height and width of the example of an export, which needs padding everywhere.
 TRACED = (225, 231)

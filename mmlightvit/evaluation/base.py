@@ -19,7 +19,7 @@ from mmlightvit.evaluation import figures, shown
 from mmlightvit.evaluation.matches import FEWEST
 from mmlightvit.evaluation.page import Page
 from mmlightvit.evaluation.truth import Truth
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as _CocoMetric
 from mmengine.logging import print_log
 
-from mmlightvit.data.coco_rules import area_of
+from mmlightvit.pictures.coco import area_of
 from mmlightvit.registry import METRICS
 
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
 from mmlightvit.evaluation.truth import Truth, read_json
-from mmlightvit.inference.convert import FORMAT, to_dict
+from mmlightvit.pictures.convert import FORMAT, to_dict
 
 #: Detections of a class in a picture that COCO counts.
 MOST = 100
 
 if TYPE_CHECKING:
     from mmlightvit.inference.model import Model
-    from mmlightvit.inference.result import Result
+    from mmlightvit.pictures.result import Result
 
 
 class Answers(NamedTuple):

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmlightvit.evaluation.coco_scores import mask_codes
-from mmlightvit.inference.draw import Canvas, draw, enlargement, sheet
-from mmlightvit.inference.masks import Masks
-from mmlightvit.inference.pictures import as_picture
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures.drawing import Canvas, draw, enlargement, sheet
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.read import as_picture
+from mmlightvit.pictures.result import Result
 
 #: Pixels of a picture beside another, and of both on the page.
 _SIDE, _ON_PAGE = 640, 900

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.evaluation.matches import IGNORED, RIGHT, Matches
-from mmlightvit.inference.model_info import DEFAULT_THRESHOLD
+from mmlightvit.model_folder.info import DEFAULT_THRESHOLD
 
 #: A class with fewer objects takes the threshold of all classes together: its own would be chance.
 FEWEST_OBJECTS = 20

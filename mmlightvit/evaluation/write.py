@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 
 from mmlightvit.durable.safe_loading.atomic import atomic_write
-from mmlightvit.inference.convert import FORMAT
+from mmlightvit.pictures.convert import FORMAT
 from mmlightvit.registry import METRICS
 
 TOP = 5  # classes of a classified picture that are written

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
 from mmlightvit.inference import sources
-from mmlightvit.inference.masks import Masks
-from mmlightvit.inference.model_info import ModelInfo
-from mmlightvit.inference.pictures import Picture, PictureError, as_picture
 from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
-from mmlightvit.inference.result import Result, class_places
+from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.read import Picture, PictureError, as_picture
+from mmlightvit.pictures.result import Result, class_places
 
 #: What opens exported files; by name, since it builds on this module.
 _OPENS_EXPORTED = 'mmlightvit.deploy.runtime'

@@ -21,10 +21,10 @@ from PIL import Image
 
 from mmlightvit.durable.safe_loading.atomic import TEMPORARY_SUFFIX, atomic_write
 from mmlightvit.errors import UserError
-from mmlightvit.inference import convert
-from mmlightvit.inference.draw import colour_of, draw, enlargement
-from mmlightvit.inference.model_info import ModelInfo
-from mmlightvit.inference.result import Result
+from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.pictures import convert
+from mmlightvit.pictures.drawing import colour_of, draw, enlargement
+from mmlightvit.pictures.result import Result
 
 _OBJECTS = ('detection', 'instance')
 

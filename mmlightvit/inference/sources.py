@@ -24,7 +24,7 @@ import numpy as np
 
 from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
-from mmlightvit.inference.pictures import Picture, PictureError, as_picture, decode, silent_opencv
+from mmlightvit.pictures.read import Picture, PictureError, as_picture, decode, silent_opencv
 
 PICTURES = ['.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif']
 VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.gif']

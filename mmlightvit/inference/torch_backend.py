@@ -29,12 +29,12 @@ from mmlightvit.durable.find import find_newest
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.durable.seal import read_seal, verify
 from mmlightvit.errors import UserError
-from mmlightvit.inference.describe import describe
-from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Model, Raw
-from mmlightvit.inference.model_folder import WEIGHTS
-from mmlightvit.inference.model_info import FILE, FOLDER, SCOPES, ModelInfo
 from mmlightvit.inference.preprocess import Prepared
+from mmlightvit.model_folder.describe import describe
+from mmlightvit.model_folder.folder import WEIGHTS
+from mmlightvit.model_folder.info import FILE, FOLDER, SCOPES, ModelInfo
+from mmlightvit.pictures.masks import Masks
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 #: Names that mmdet and mmcv look up in a module of theirs, not in a registry: where they stand, and which are harmless.

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from variants import TEST_ARCH
 
-from mmlightvit.analysis import benchmark
-from mmlightvit.analysis.roofline import Machine, floor_line
+from mmlightvit.cost import benchmark
+from mmlightvit.cost.roofline import Machine, floor_line
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

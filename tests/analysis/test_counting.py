@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from variants import TEST_ARCH
 
-from mmlightvit.analysis import paper
-from mmlightvit.analysis.counting import FORMULAS, ZERO_COST, count
+from mmlightvit.cost import paper
+from mmlightvit.cost.counting import FORMULAS, ZERO_COST, count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.toolboxes import build_model

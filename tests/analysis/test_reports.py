@@ -11,10 +11,10 @@ import sys
 import pytest
 from variants import TEST_ARCH
 
-from mmlightvit.analysis import paper
-from mmlightvit.analysis.counting import count
-from mmlightvit.analysis.reports import PAPER_TABLES, architecture_table, count_report, model_table, paper_report
-from mmlightvit.analysis.tables import render
+from mmlightvit.cost import paper
+from mmlightvit.cost.counting import count
+from mmlightvit.cost.reports import PAPER_TABLES, architecture_table, count_report, model_table, paper_report
+from mmlightvit.cost.tables import render
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

@@ -10,10 +10,10 @@ import pytest
 from torch import nn
 from variants import TEST_ARCH
 
-from mmlightvit.analysis.benchmark import Case
-from mmlightvit.analysis.counting import count
-from mmlightvit.analysis.stages import StageSpeed, measure_stages, stage_cells
-from mmlightvit.analysis.tables import render
+from mmlightvit.cost.benchmark import Case
+from mmlightvit.cost.counting import count
+from mmlightvit.cost.stages import StageSpeed, measure_stages, stage_cells
+from mmlightvit.cost.tables import render
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

@@ -51,9 +51,9 @@ def test_report_goes_into_the_next_free_folder(files, capsys):
 
 def test_report_keeps_thresholds_in_the_model_folder(files, capsys):
     from mmlightvit.cli.report import keep, model_folder
-    from mmlightvit.inference import card
-    from mmlightvit.inference.model_info import ModelInfo
     from mmlightvit.inference.preprocess import InputSpec
+    from mmlightvit.model_folder import card
+    from mmlightvit.model_folder.info import ModelInfo
 
     spec = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     info = ModelInfo('detection', 'm', ('a', 'b'), 'mmdet', {'type': 'RetinaNet'}, spec)

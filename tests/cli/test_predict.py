@@ -13,7 +13,7 @@ from inference.test_sources import film
 from PIL import Image
 
 from mmlightvit.cli import main, predict
-from mmlightvit.inference.masks import decode
+from mmlightvit.pictures.masks import decode
 
 
 def rows_of(path) -> list[dict[str, str]]:

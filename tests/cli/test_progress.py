@@ -90,7 +90,7 @@ def test_a_terminal_has_one_line_that_changes_and_makes_room(monkeypatch: pytest
 def test_curves_show_the_whole_of_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('matplotlib')
     drawn: list[Any] = []
-    from mmlightvit.visualization.logs import plot_logs
+    from mmlightvit.explain.curves import plot_logs
 
     def plot(runs: Any, path: Path) -> None:
         drawn.append(runs[0])

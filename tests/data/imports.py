@@ -13,7 +13,7 @@ import planted
 
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.data.importer import Options, import_labels
-from mmlightvit.data.labels import Loss
+from mmlightvit.pictures.objects import Loss
 
 HEIGHT, WIDTH = 48, 64
 

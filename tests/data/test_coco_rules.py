@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmlightvit.data import coco_rules
-from mmlightvit.inference.masks import encode
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.masks import encode
 
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
 
@@ -125,10 +125,10 @@ NAMED: dict[str, tuple[Callable[[dict], Any], str]] = {
 }
 
 
-def applied(change: Callable[[dict], Any], **options: Any) -> tuple[dict, coco_rules.Findings]:
+def applied(change: Callable[[dict], Any], **options: Any) -> tuple[dict, coco.Findings]:
     content = good()
     change(content)
-    return content, coco_rules.apply(content, lambda item: (48, 64), with_mask=True, **options)
+    return content, coco.apply(content, lambda item: (48, 64), with_mask=True, **options)
 
 
 @pytest.mark.parametrize('name', COMPLETED)
@@ -146,7 +146,7 @@ def test_what_has_one_meaning_is_completed(name: str) -> None:
     assert found == [
         ({1: 'person', 2: 'other'}[item['category_id']], f'{item["image_id"]}.jpg') for item in expected['annotations']
     ]
-    again = coco_rules.apply(copy.deepcopy(content), with_mask=True)
+    again = coco.apply(copy.deepcopy(content), with_mask=True)
     assert again.notes() == [] and again.faults == []
 
 
@@ -171,7 +171,7 @@ def test_what_has_no_meaning_is_named_once_an_object(name: str) -> None:
 def test_masks_are_no_matter_where_boxes_are_asked_for() -> None:
     content = good()
     each('segmentation', KeyError)(content)
-    findings = coco_rules.apply(content)
+    findings = coco.apply(content)
     assert findings.faults == [] and findings.without_mask == 4
 
 
@@ -185,7 +185,7 @@ def test_faults_of_images_and_categories() -> None:
     ]
     content['categories'].append({'id': 3, 'supercategory': 'x'})
     content['annotations'].append({'id': 9, 'image_id': 77, 'category_id': 1, 'bbox': [1, 1, 5, 5]})
-    assert [str(fault) for fault in coco_rules.apply(content).faults] == [
+    assert [str(fault) for fault in coco.apply(content).faults] == [
         'category 3: it has no name',
         'entry 2 of images: the id 5 stands twice, for 5.jpg and 7.jpg',
         'entry 3 of images: it has no id: None',
@@ -196,7 +196,7 @@ def test_faults_of_images_and_categories() -> None:
 
 
 def test_parsing() -> None:
-    assert coco_rules.parse(json.dumps(good()).encode('utf-8-sig')) == good()
+    assert coco.parse(json.dumps(good()).encode('utf-8-sig')) == good()
     for text, words in (
         (b'{', 'it is not JSON'),
         (b'\xff\xfe{', 'not UTF-8'),
@@ -204,22 +204,22 @@ def test_parsing() -> None:
         (b'{"images": [], "annotations": [3], "categories": []}', 'no list of objects annotations'),
     ):
         with pytest.raises(ValueError, match=words):
-            coco_rules.parse(text)
+            coco.parse(text)
 
 
 def test_nothing_to_learn_is_one_line_with_the_names() -> None:
     content = good()
-    assert coco_rules.nothing_to_learn(content, 'a.json', ['person']) is None
-    line = coco_rules.nothing_to_learn(content, 'a.json', ['Person'])
+    assert coco.nothing_to_learn(content, 'a.json', ['person']) is None
+    line = coco.nothing_to_learn(content, 'a.json', ['Person'])
     assert line == ('a.json: it has no object of the classes Person; its categories are person, other, with 4 objects')
     content['annotations'].clear()
-    assert 'with 0 objects' in (coco_rules.nothing_to_learn(content, 'a.json', ['person']) or '')
+    assert 'with 0 objects' in (coco.nothing_to_learn(content, 'a.json', ['person']) or '')
 
 
 def test_a_tenth_of_coco_takes_a_tenth_of_ten_seconds() -> None:
     content = good()
     content['annotations'] = [dict(content['annotations'][0], id=place, area=None) for place in range(10_000)]
     start = time.process_time()
-    findings = coco_rules.apply(content, with_mask=True)
+    findings = coco.apply(content, with_mask=True)
     assert time.process_time() - start < 1
     assert findings.objects == 10_000

@@ -102,9 +102,9 @@ def test_our_own_export_is_read_back_byte_for_byte(tmp_path: Path) -> None:
 
 def test_predictions_are_read_back_byte_for_byte(tmp_path: Path) -> None:
     """A whole COCO file as prediction writes it: scores, polygons, and run lengths where there is a hole."""
-    from mmlightvit.inference.convert import to_coco_annotations
-    from mmlightvit.inference.masks import Masks
-    from mmlightvit.inference.result import Result
+    from mmlightvit.pictures.convert import to_coco_annotations
+    from mmlightvit.pictures.masks import Masks
+    from mmlightvit.pictures.result import Result
 
     write_pictures(tmp_path / 'pics', ['a.jpg', 'b.jpg'])
     masks = np.zeros((3, HEIGHT, WIDTH), bool)
@@ -288,7 +288,7 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_formats_of_the_command_are_those_of_the_table() -> None:
     from mmlightvit.cli import data
     from mmlightvit.data.formats import FORMATS
-    from mmlightvit.data.labels import SPLITS, TASKS
+    from mmlightvit.pictures.objects import SPLITS, TASKS
 
     assert list(data._FORMATS) == ['auto', *FORMATS]
     assert (data._TASKS, data._SPLITS) == (TASKS, SPLITS)

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from variants import TEST_ARCH
 
-from mmlightvit.inference.describe import describe
 from mmlightvit.inference.torch_backend import TorchModel
+from mmlightvit.model_folder.describe import describe
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

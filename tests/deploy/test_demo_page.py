@@ -20,11 +20,11 @@ from PIL import Image
 
 from mmlightvit.cli import main
 from mmlightvit.deploy import demo
-from mmlightvit.inference.draw import draw, enlargement
+from mmlightvit.explain.tokens import explain
 from mmlightvit.inference.model import load_model
-from mmlightvit.inference.model_folder import write_folder
-from mmlightvit.inference.result import Result
-from mmlightvit.visualization.explain import explain
+from mmlightvit.model_folder.folder import write_folder
+from mmlightvit.pictures.drawing import draw, enlargement
+from mmlightvit.pictures.result import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmlightvit.analysis.forms import COLUMNS, Form, take_turns
 from mmlightvit.cli import main
+from mmlightvit.cost.forms import COLUMNS, Form, take_turns
 from mmlightvit.errors import UserError
 
 

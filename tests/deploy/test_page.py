@@ -18,10 +18,10 @@ from mmlightvit.cli import main
 from mmlightvit.deploy import page
 from mmlightvit.deploy.runtime import load_exported
 from mmlightvit.deploy.verify import EXACT, box_iou, compare
-from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Raw
-from mmlightvit.inference.pictures import as_picture
 from mmlightvit.inference.preprocess import InputSpec, prepare
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.read import as_picture
 
 TASKS = ('classification', 'instance', 'segmentation')
 #: Runs of the page: a picture from a file, what the network gets of it, what it gives, and what that means.

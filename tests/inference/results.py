@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmlightvit.inference.masks import Masks
 from mmlightvit.inference.model import Model, Raw
-from mmlightvit.inference.model_info import ModelInfo
 from mmlightvit.inference.preprocess import InputSpec, Prepared
-from mmlightvit.inference.result import Result
+from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.result import Result
 
 CLASSES = ('cat', 'dog', 'guinea pig')
 

@@ -8,9 +8,9 @@ import pytest
 from inference.results import CLASSES, result
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.draw import COLOURS, Canvas, colour_of, draw, enlargement, line_width, sheet
-from mmlightvit.inference.masks import Masks
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures.drawing import COLOURS, Canvas, colour_of, draw, enlargement, line_width, sheet
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.result import Result
 
 
 def grey(height: int, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from mmlightvit.inference.masks import Masks, decode, encode, paste
+from mmlightvit.pictures.masks import Masks, decode, encode, paste
 
 
 def blob(rng: np.random.RandomState, height: int, width: int) -> np.ndarray:

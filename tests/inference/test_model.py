@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import load_model
-from mmlightvit.inference.pictures import PictureError
+from mmlightvit.pictures.read import PictureError
 
 
 @pytest.fixture

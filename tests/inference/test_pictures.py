@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmlightvit.inference.pictures import PictureError, as_picture, decode
+from mmlightvit.pictures.read import PictureError, as_picture, decode
 
 RNG = np.random.RandomState(0)
 #: Smooth, so that compression keeps it.
@@ -179,7 +179,7 @@ def test_normalised_tensors_are_refused():
 
 def test_nothing_of_it_needs_torch(repo):
     code = (
-        'import sys; from mmlightvit.inference import masks, pictures, preprocess; '
+        'import sys; from mmlightvit.inference import preprocess; from mmlightvit.pictures import masks, read; '
         'print([name for name in ("torch", "mmengine", "cv2") if name in sys.modules])'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=repo, check=True)

@@ -14,8 +14,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from test_torch_backend import hold_against
 
-from mmlightvit.inference.describe import describe
 from mmlightvit.inference.torch_backend import TorchModel, quiet
+from mmlightvit.model_folder.describe import describe
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 for toolbox in ('mmdet', 'mmpretrain', 'mmseg'):

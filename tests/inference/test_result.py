@@ -11,8 +11,8 @@ from inference.results import CLASSES, result
 from PIL import Image
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.convert import to_coco_annotations
-from mmlightvit.inference.masks import Masks
+from mmlightvit.pictures.convert import to_coco_annotations
+from mmlightvit.pictures.masks import Masks
 
 
 def test_objects_are_chosen():

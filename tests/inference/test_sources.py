@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmlightvit.errors import UserError
 from mmlightvit.inference import sources
-from mmlightvit.inference.pictures import PictureError
+from mmlightvit.pictures.read import PictureError
 
 
 def write(path: Path, seed: int = 0) -> Path:

@@ -19,8 +19,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmlightvit import load_model
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_folder import write_folder, write_model_folder
-from mmlightvit.inference.model_info import ModelInfo
+from mmlightvit.model_folder.folder import write_folder, write_model_folder
+from mmlightvit.model_folder.info import ModelInfo
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 for toolbox in ('mmdet', 'mmpretrain', 'mmseg'):
@@ -167,7 +167,7 @@ def test_the_model_folder_of_a_work_directory_has_the_thresholds(trained, tmp_pa
     from dataclasses import replace
 
     from mmlightvit.durable.seal import atomic_save, read_seal
-    from mmlightvit.inference.model_info import FILE
+    from mmlightvit.model_folder.info import FILE
 
     work, inside, checkpoint = trained['detection'], tmp_path / 'model', tmp_path / 'epoch_1.pth'
     shutil.copy(work.config, tmp_path)

@@ -15,13 +15,13 @@ from torch import nn
 from variants import TEST_ARCH
 
 from mmlightvit.errors import UserError
+from mmlightvit.explain.attention import collect_maps, explicit_attention, find_backbone
+from mmlightvit.explain.attention_sheet import choose, draw_sheet, to_pixels
+from mmlightvit.explain.inputs import prepare_image, whole_input
 from mmlightvit.inference.preprocess import InputSpec
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.models.layers.windows import TokenGrid
-from mmlightvit.visualization.attention import collect_maps, explicit_attention, find_backbone
-from mmlightvit.visualization.attention_sheet import choose, draw_sheet, to_pixels
-from mmlightvit.visualization.inputs import prepare_image, whole_input
 
 SIZES = [(112, 168), (75, 133), (30, 20)]  # whole windows in the first stage; padded ones; smaller than a window
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.masks import Masks
+from mmlightvit.explain.attention import BlockMaps
+from mmlightvit.explain.tokens import Thing, explain, serve
 from mmlightvit.inference.preprocess import InputSpec
-from mmlightvit.inference.result import Result
 from mmlightvit.models.backbones import LightViT
-from mmlightvit.visualization.attention import BlockMaps
-from mmlightvit.visualization.explain import Thing, explain, serve
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.result import Result
 
 ARCH = dict(embed_dims=(16, 32), num_heads=(1, 2), num_blocks=(1, 1), ffn_ratios=(2, 2), num_global_tokens=4)
 

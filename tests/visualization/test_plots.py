@@ -10,10 +10,10 @@ import sys
 import pytest
 from PIL import Image
 
-from mmlightvit.analysis.stages import StageSpeed
+from mmlightvit.cost.stages import StageSpeed
 from mmlightvit.errors import UserError
-from mmlightvit.visualization.logs import metric_names, plot_logs, read_run
-from mmlightvit.visualization.plots import plot_accuracy, plot_stages, published_points, read_measured
+from mmlightvit.explain.curves import metric_names, plot_logs, read_run
+from mmlightvit.explain.plots import plot_accuracy, plot_stages, published_points, read_measured
 
 
 def _is_picture(path):

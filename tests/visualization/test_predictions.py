@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.result import Result
-from mmlightvit.visualization.predictions import contact_sheet
+from mmlightvit.explain.predictions import contact_sheet
+from mmlightvit.pictures.result import Result
 
 GREY = np.full((320, 320, 3), 128, np.uint8)
 EMPTY = Result('detection', ('disk',), 320, 320, boxes=np.empty((0, 4), np.float32), labels=np.empty(0, np.int64),

@@ -79,10 +79,10 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmlightvit.analysis import benchmark
-    from mmlightvit.analysis.roofline import Machine, floor_line
-    from mmlightvit.analysis.stages import measure_stages
-    from mmlightvit.analysis.tables import render
+    from mmlightvit.cost import benchmark
+    from mmlightvit.cost.roofline import Machine, floor_line
+    from mmlightvit.cost.stages import measure_stages
+    from mmlightvit.cost.tables import render
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -123,7 +123,7 @@ def main() -> None:
             f'{text}\n' + '\n'.join(f'- {line.strip()}' for line in [*lines, f'`{command}`']) + '\n'
         )
     if args.plot:
-        from mmlightvit.visualization.plots import plot_ratios
+        from mmlightvit.explain.plots import plot_ratios
 
         plot_ratios(timings, args.plot)
 

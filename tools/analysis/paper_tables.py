@@ -18,8 +18,8 @@ from mmlightvit.errors import UserError, exit_on_user_error
 
 
 def parse_args() -> argparse.Namespace:
-    from mmlightvit.analysis.reports import PAPER_TABLES
-    from mmlightvit.analysis.tables import FORMATS
+    from mmlightvit.cost.reports import PAPER_TABLES
+    from mmlightvit.cost.tables import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.analysis.reports import paper_report
+    from mmlightvit.cost.reports import paper_report
 
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise UserError(f'--out: the folder {args.out.resolve().parent} does not exist')

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.visualization.logs import metric_names, plot_logs, read_run
+    from mmlightvit.explain.curves import metric_names, plot_logs, read_run
 
     runs = [read_run(folder) for folder in args.work_dirs]
     plot_logs(runs, args.out, args.metrics)

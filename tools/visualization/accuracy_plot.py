@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.visualization.plots import plot_accuracy, published_points, read_measured
+    from mmlightvit.explain.plots import plot_accuracy, published_points, read_measured
 
     points = published_points() + (read_measured(args.measured) if args.measured else [])
     plot_accuracy(points, args.out)

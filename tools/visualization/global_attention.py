@@ -56,10 +56,10 @@ def main() -> None:
     if args.short_side is not None and args.short_side < 1:
         raise UserError(f'--short-side: expected a number of pixels >= 1, got {args.short_side}')
     from mmlightvit.checkpoint.load import load_into
+    from mmlightvit.explain.attention import collect_maps, find_backbone
+    from mmlightvit.explain.attention_sheet import choose, draw_sheet
+    from mmlightvit.explain.inputs import prepare_image, whole_input
     from mmlightvit.toolboxes import build_model
-    from mmlightvit.visualization.attention import collect_maps, find_backbone
-    from mmlightvit.visualization.attention_sheet import choose, draw_sheet
-    from mmlightvit.visualization.inputs import prepare_image, whole_input
 
     model = build_model(cfg)
     load_into(model, args.checkpoint)

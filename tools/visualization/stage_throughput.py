@@ -37,13 +37,13 @@ def parse_args() -> argparse.Namespace:
 @exit_on_user_error
 def main() -> None:
     args = parse_args()
-    from mmlightvit.analysis.benchmark import Case, environment
-    from mmlightvit.analysis.counting import DEFAULT_SHAPES
-    from mmlightvit.analysis.stages import measure_stages, stage_cells
-    from mmlightvit.analysis.tables import render
     from mmlightvit.cli.config import load_config
+    from mmlightvit.cost.benchmark import Case, environment
+    from mmlightvit.cost.counting import DEFAULT_SHAPES
+    from mmlightvit.cost.stages import measure_stages, stage_cells
+    from mmlightvit.cost.tables import render
+    from mmlightvit.explain.plots import plot_stages
     from mmlightvit.toolboxes import build_model, task_of
-    from mmlightvit.visualization.plots import plot_stages
 
     for name in ('batch_size', 'runs'):
         if getattr(args, name) < 1:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmlightvit.data.labels import SPLIT_NAMES, Picture
 from mmlightvit.data.probe import pictures_in
 from mmlightvit.data.source import Source
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import SPLIT_NAMES, Picture
 
 _LABELS = frozenset({'.json', '.xml', '.csv', '.yaml', '.yml', '.txt'})
 

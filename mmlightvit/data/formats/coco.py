@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data import coco_rules
-from mmlightvit.data.labels import SPLIT_NAMES, Annotation, Picture, bounds
 from mmlightvit.data.source import Source, near_files
 from mmlightvit.errors import UserError
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.objects import SPLIT_NAMES, Annotation, Picture, bounds
 
 
 def found(source: Source) -> bool:
@@ -36,7 +36,7 @@ def read(source: Source) -> None:
     contents = {}
     for path in sorted(files, key=lambda path: order[splits[path]]):
         try:
-            contents[path] = coco_rules.parse(path.read_bytes())
+            contents[path] = coco.parse(path.read_bytes())
         except (ValueError, OSError) as error:
             raise UserError(f'{path}: {error}') from None
     source.ask_classes(_class_names(list(contents.values()), source))
@@ -91,7 +91,7 @@ def _read_file(source: Source, path: Path, split: str | None, content: dict) -> 
         picture = source.picture(file_name, path.parent, split) if isinstance(file_name, str) else None
         if picture:
             found[file_name.replace('\\', '/')] = picture
-    findings = coco_rules.apply(content)
+    findings = coco.apply(content)
     labels.notes += [f'{name}: {note}' for note in findings.notes()]
     bad: dict[str, set[int]] = {'images': set(), 'annotations': set(), 'categories': set()}
     for fault in findings.faults:
@@ -142,13 +142,13 @@ def _read_object(item: dict, label: str, picture: Picture, source: Source, name:
     what = f'annotation {item["id"]} of {picture.path.name}'
     fault = None
     if isinstance(mask, dict):
-        fault = coco_rules.run_fault(mask)
+        fault = coco.run_fault(mask)
         size = list(mask.get('size') or ())
         if not fault and any(picture.size or ()) and size != list(picture.size or ()):
             fault = f'its mask is run lengths of {size}, expected {list(picture.size or ())}'
         result.mask = None if fault else mask
     elif mask:
-        fault = coco_rules.polygon_fault(mask) if isinstance(mask, list) else 'its mask is no list of polygons'
+        fault = coco.polygon_fault(mask) if isinstance(mask, list) else 'its mask is no list of polygons'
         result.polygons = [] if fault else mask
     if fault:
         source.labels.lose(name, None, what, fault)

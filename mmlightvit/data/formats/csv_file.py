@@ -7,9 +7,9 @@ import csv
 import io
 from pathlib import Path
 
-from mmlightvit.data.labels import SPLIT_NAMES, Annotation, Picture
 from mmlightvit.data.source import Source, near_files, numbers, read_text
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import SPLIT_NAMES, Annotation, Picture
 
 #: What each column may be called.
 _COLUMNS = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mmlightvit.data.labels import SPLIT_NAMES, Annotation, Patch, Picture, ellipse, turned_box
 from mmlightvit.data.source import Source, near_files, numbers, read_xml, starts_with
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import SPLIT_NAMES, Annotation, Patch, Picture, ellipse, turned_box
 
 
 def found(source: Source) -> bool:

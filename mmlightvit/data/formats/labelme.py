@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmlightvit.data.labels import Annotation, Patch, Picture, ellipse
 from mmlightvit.data.source import Source, near_files, numbers
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import Annotation, Patch, Picture, ellipse
 
 _NOT_OBJECTS = ('__ignore__', '_background_')
 _LINES = ('point', 'points', 'line', 'linestrip')

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmlightvit.data.labels import Picture
 from mmlightvit.data.probe import pictures_in
 from mmlightvit.data.source import Source, read_text
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import Picture
 
 IGNORE = 255
 _MASK_FOLDERS = frozenset(

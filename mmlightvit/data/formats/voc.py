@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data.labels import Annotation, Picture
 from mmlightvit.data.source import Source, near_files, numbers, read_text, read_xml, starts_with
+from mmlightvit.pictures.objects import Annotation, Picture
 
 
 def found(source: Source) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data.labels import SPLIT_NAMES, Annotation, Picture
 from mmlightvit.data.probe import is_picture, pictures_in
 from mmlightvit.data.source import Source, near_files, numbers, read_text, without_prefix
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.objects import SPLIT_NAMES, Annotation, Picture
 
 #: Rounding leaves [0, 1] by a little.
 _OUTSIDE = 0.01

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mmlightvit.deploy.runtime import load_exported
 from mmlightvit.errors import UserError
-from mmlightvit.inference.draw import colour_of
-from mmlightvit.inference.model_info import FILE, ModelInfo
+from mmlightvit.model_folder.info import FILE, ModelInfo
+from mmlightvit.pictures.drawing import colour_of
 
 PACKAGE = 'onnxruntime-web'
 VERSION = '1.30.0'

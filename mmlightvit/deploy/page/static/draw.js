@@ -1,5 +1,5 @@
 // Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-// What was found, over its picture, as mmlightvit/inference/draw.py draws it.
+// What was found, over its picture, as mmlightvit/pictures/drawing.py draws it.
 
 import { maskOf } from './decode.js';
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmlightvit.errors import UserError
-from mmlightvit.visualization.attention import BlockMaps
+from mmlightvit.explain.attention import BlockMaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_info import ModelInfo
 from mmlightvit.inference.preprocess import InputSpec
+from mmlightvit.model_folder.info import ModelInfo
 from mmlightvit.toolboxes import TOOLBOXES
 from mmlightvit.version import __version__
 

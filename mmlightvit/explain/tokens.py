@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.convert import shares, write_picture
-from mmlightvit.inference.draw import COLOURS, Canvas, Colour, colour_of, draw, enlargement, eroded
+from mmlightvit.explain.attention import BlockMaps, collect_maps, find_backbone
+from mmlightvit.explain.attention_sheet import COLOUR_MAP, to_pixels
 from mmlightvit.inference.model import Model
 from mmlightvit.inference.outputs import Writer
 from mmlightvit.inference.preprocess import prepare
-from mmlightvit.inference.result import Result
-from mmlightvit.visualization.attention import BlockMaps, collect_maps, find_backbone
-from mmlightvit.visualization.attention_sheet import COLOUR_MAP, to_pixels
+from mmlightvit.pictures.convert import shares, write_picture
+from mmlightvit.pictures.drawing import COLOURS, Canvas, Colour, colour_of, draw, enlargement, eroded
+from mmlightvit.pictures.result import Result
 
 _OBJECTS, _TOKENS = 6, 3
 _GAP, _LINE, _HEAD = 16, 34, 56

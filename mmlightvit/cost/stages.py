@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from mmlightvit.analysis.benchmark import Case, make_step
-from mmlightvit.analysis.counting import count
+from mmlightvit.cost.benchmark import Case, make_step
+from mmlightvit.cost.counting import count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmlightvit.inference.describe import describe
-from mmlightvit.inference.pictures import as_picture
 from mmlightvit.inference.preprocess import InputSpec, prepare, resize
+from mmlightvit.model_folder.describe import describe
+from mmlightvit.pictures.read import as_picture
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mmlightvit.inference.model_info import ModelInfo
+from mmlightvit.model_folder.info import ModelInfo
 
 FILE = 'README.md'
 #: By task, the hub's names of what a model does and of how that is measured.

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from mmlightvit.analysis.benchmark import bootstrap_interval
+from mmlightvit.cost.benchmark import bootstrap_interval
 from mmlightvit.deploy.compile import compile_blocks
 from mmlightvit.deploy.export import Plan, export
 from mmlightvit.deploy.graph import to_onnx

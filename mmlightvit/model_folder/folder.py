@@ -19,9 +19,9 @@ from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
-from mmlightvit.inference import card
-from mmlightvit.inference.describe import describe, plain
-from mmlightvit.inference.model_info import FILE, ModelInfo
+from mmlightvit.model_folder import card
+from mmlightvit.model_folder.describe import describe, plain
+from mmlightvit.model_folder.info import FILE, ModelInfo
 
 WEIGHTS = 'model.safetensors'
 

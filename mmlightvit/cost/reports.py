@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 from torch import nn
 
-from mmlightvit.analysis import paper
-from mmlightvit.analysis.counting import DEFAULT_SHAPES, Count, count
-from mmlightvit.analysis.paper import PaperRow, agrees
-from mmlightvit.analysis.tables import giga, mega, render
+from mmlightvit.cost import paper
+from mmlightvit.cost.counting import DEFAULT_SHAPES, Count, count
+from mmlightvit.cost.paper import PaperRow, agrees
+from mmlightvit.cost.tables import giga, mega, render
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import build_model
 
@@ -29,9 +29,9 @@ def count_report(result: Count, depth: int, form: str = 'terminal') -> str:
     """The table of one model: parameters and multiply-adds per module and in total.
 
     Args:
-        result: What :func:`~mmlightvit.analysis.counting.count` returned.
+        result: What :func:`~mmlightvit.cost.counting.count` returned.
         depth: Levels of modules below the model, >= 0.
-        form: One of :data:`~mmlightvit.analysis.tables.FORMATS`.
+        form: One of :data:`~mmlightvit.cost.tables.FORMATS`.
     """
     rows = [
         [row.name or 'total', mega(row.params, 3), giga(row.macs), giga(row.published), giga(row.paper)]
@@ -123,7 +123,7 @@ def paper_report(names: Iterable[str], form: str = 'terminal') -> tuple[str, lis
 
     Args:
         names: Keys of :data:`PAPER_TABLES`.
-        form: One of :data:`~mmlightvit.analysis.tables.FORMATS`; for CSV the tables are separated by an empty line.
+        form: One of :data:`~mmlightvit.cost.tables.FORMATS`; for CSV the tables are separated by an empty line.
 
     Returns:
         (text, rows that differ by more than rounding for no known reason)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.masks import Masks
-from mmlightvit.inference.result import Result
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.result import Result
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmlightvit.analysis.benchmark import DTYPES, Case, Timing, time_of
-from mmlightvit.analysis.counting import count
+from mmlightvit.cost.benchmark import DTYPES, Case, Timing, time_of
+from mmlightvit.cost.counting import count
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.seal import read_seal
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model_folder import write_model_folder
-from mmlightvit.inference.model_info import FOLDER
+from mmlightvit.model_folder.folder import write_model_folder
+from mmlightvit.model_folder.info import FOLDER
 from mmlightvit.registry import HOOKS
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference import convert
-from mmlightvit.inference.masks import Masks
+from mmlightvit.pictures import convert
+from mmlightvit.pictures.masks import Masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ class Result:
 
     def draw(self, score_thr: float | None = None) -> NDArray[np.uint8]:
         """The picture with what was found, RGB."""
-        from mmlightvit.inference.draw import draw
+        from mmlightvit.pictures.drawing import draw
 
         return draw(self if score_thr is None else self.filter(score_thr))
 

@@ -15,12 +15,12 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
-from mmlightvit.inference.convert import write_picture
-from mmlightvit.inference.describe import describe
-from mmlightvit.inference.draw import draw, enlargement, sheet
-from mmlightvit.inference.masks import Masks
-from mmlightvit.inference.result import Result
 from mmlightvit.inference.torch_backend import TorchModel
+from mmlightvit.model_folder.describe import describe
+from mmlightvit.pictures.convert import write_picture
+from mmlightvit.pictures.drawing import draw, enlargement, sheet
+from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.result import Result
 from mmlightvit.toolboxes import build_model
 
 #: Labels that mmseg leaves out.

@@ -15,8 +15,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mmlightvit.data.labels import polygon_area
-from mmlightvit.inference.masks import runs
+from mmlightvit.pictures.masks import runs
+from mmlightvit.pictures.objects import polygon_area
 
 #: COCO's own boxes leave their images by up to a pixel, by rounding.
 OUTSIDE_PIXELS = 1.0

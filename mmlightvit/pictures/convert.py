@@ -17,7 +17,7 @@ from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
-    from mmlightvit.inference.result import Result
+    from mmlightvit.pictures.result import Result
 
 #: Of predictions.json.
 FORMAT = 'mmlightvit-predictions/1'

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from mmlightvit.analysis.shapes import Run, blank_image
+from mmlightvit.cost.shapes import Run, blank_image
 from mmlightvit.errors import UserError
 from mmlightvit.models.layers.attention import AggregatedAttention
 from mmlightvit.models.layers.windows import missing
@@ -213,7 +213,7 @@ class _Ledger(TorchDispatchMode):
             if not (func.is_view or torch.Tag.pointwise in func.tags):
                 raise UserError(
                     f'operator {operator} (in module {place}) is neither counted nor declared to cost nothing: add it '
-                    'to FORMULAS or ZERO_COST in mmlightvit/analysis/counting.py'
+                    'to FORMULAS or ZERO_COST in mmlightvit/cost/counting.py'
                 )
         out = func(*args, **kwargs)
         if not func.is_view and operator != 'aten._unsafe_view':
