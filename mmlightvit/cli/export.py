@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         print(f'wrote {out}')
         return
     from mmlightvit.deploy.export import Plan, export
-    from mmlightvit.deploy.triton import target_of, write_model
+    from mmlightvit.deploy.serving.triton import target_of, write_model
 
     if args.triton:
         target_of(Path(args.triton), out, args.overwrite)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _exported_already(model: Any, args: argparse.Namespace) -> None:
     """What is left to do for a file: to put it into a repository of Triton."""
-    from mmlightvit.deploy.triton import write_model
+    from mmlightvit.deploy.serving.triton import write_model
 
     _refuse(args, 'the model that it was made of', f'{args.model} is an exported file', 'out')
     if not args.triton:

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and not least <= value <= most:
             raise UserError(f'--{name.replace("_", "-")}: expected {least} to {most}, got {value}')
     try:
-        from mmlightvit.deploy import server
-        from mmlightvit.deploy.serve import create_app
-        from mmlightvit.deploy.uploads import Limits
+        from mmlightvit.deploy.serving import server
+        from mmlightvit.deploy.serving.app import create_app
+        from mmlightvit.deploy.serving.uploads import Limits
     except ModuleNotFoundError as error:
         raise UserError(f'mmlightvit serve needs {error.name}: pip install "mmlightvit[serve]"') from None
     limits = Limits(int(args.max_upload_mb * 1e6), args.max_pixels, args.queue)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.deploy.forms import CUTS, Form, form
+from mmlightvit.deploy.export_modules import CUTS, Form, form
 from mmlightvit.deploy.runtime import OUTPUTS_KEY, import_openvino, load_exported, open_file
 from mmlightvit.deploy.verify import SIZES, TRACED, generated_pictures, verify, verify_maps
 from mmlightvit.errors import UserError
@@ -31,7 +31,7 @@ class Plan:
 
     Attributes:
         format: ``'onnx'``, ``'openvino'`` or ``'pt2'``.
-        cut: One of :data:`~mmlightvit.deploy.forms.CUTS`.
+        cut: One of :data:`~mmlightvit.deploy.export_modules.CUTS`.
         static: Height and width that the file is for; None for any.
         normalise: Whether normalisation and the order of channels go into the graph.
         int8: Whether weights are stored as 8-bit numbers, quantised while running: a smaller file of ONNX Runtime.

@@ -27,8 +27,8 @@ from mmlightvit.cli import main
 from mmlightvit.deploy import service as at_work
 from mmlightvit.deploy import uploads
 from mmlightvit.deploy.runtime import load_exported
-from mmlightvit.deploy.serve import create_app
-from mmlightvit.deploy.uploads import Limits
+from mmlightvit.deploy.serving.app import create_app
+from mmlightvit.deploy.serving.uploads import Limits
 from mmlightvit.inference.model import Model, Raw
 
 PREDICT = '/v1/models/tiny/predict'

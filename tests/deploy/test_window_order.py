@@ -9,7 +9,7 @@ import pytest
 import torch
 from variants import SWITCHES, TEST_ARCH
 
-from mmlightvit.deploy.forms import Backbone
+from mmlightvit.deploy.export_modules import Backbone
 from mmlightvit.deploy.graph import to_onnx
 from mmlightvit.deploy.runtime import open_file
 from mmlightvit.deploy.verify import TRACED, verify_maps

@@ -60,7 +60,7 @@ def run(app: FastAPI, listening: socket.socket) -> int:
     """Serve until a signal comes: then no new requests are taken, and those under way have 15 seconds.
 
     Args:
-        app: Of :func:`~mmlightvit.deploy.serve.create_app`.
+        app: Of :func:`~mmlightvit.deploy.serving.app.create_app`.
         listening: Where.
 
     Returns:

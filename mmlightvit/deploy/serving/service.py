@@ -20,8 +20,8 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
-from mmlightvit.deploy.prometheus import Metrics
-from mmlightvit.deploy.uploads import Limits, Refusal, files_of, pictures_of
+from mmlightvit.deploy.serving.prometheus import Metrics
+from mmlightvit.deploy.serving.uploads import Limits, Refusal, files_of, pictures_of
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Options
 from mmlightvit.pictures.result import Result, class_places

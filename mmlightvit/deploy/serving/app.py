@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmlightvit.deploy.service import Asked, Service, log
-from mmlightvit.deploy.uploads import MOST_FILES, Limits, Refusal
+from mmlightvit.deploy.serving.service import Asked, Service, log
+from mmlightvit.deploy.serving.uploads import MOST_FILES, Limits, Refusal
 from mmlightvit.inference.model import Model
 from mmlightvit.version import __version__
 
