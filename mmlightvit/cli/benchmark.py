@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import Parser, add_model_arguments, model_options
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add: Any = parser.add_argument
     add('model', metavar='MODEL', help='the model, as for mmlightvit export')
-    add('--config', metavar='FILE', help='config of a checkpoint')
+    add_model_arguments(parser, device='cpu')
     add('--formats', nargs='+', choices=_FORMATS, default=['torch', 'onnx', 'openvino', 'openvino-fastest', 'pt2'],
         metavar='NAME', help=f'of {" ".join(_FORMATS)}')  # fmt: skip
     add('--peers', nargs='+', default=[], metavar='NAME', help='models of timm, exported in the same way')
@@ -42,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
     add('--threads', type=int, default=1, metavar='N', help='default 1')
     add('--rounds', type=int, default=30, metavar='N', help='default 30')
     add('--out', metavar='DIR', help='where benchmark.csv and benchmark.json go (default: here)')
-    add('--random', action='store_true', help='take random weights where there are none')
     return parser
 
 
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from mmlightvit.cost.forms import COLUMNS, FORMS, open_forms, open_peer, take_turns
     from mmlightvit.inference.model import load_model
 
-    model: Any = load_model(args.model, config=args.config, device='cpu', allow_random=args.random)
+    model: Any = load_model(args.model, **model_options(args))
     if not hasattr(model, 'module'):
         raise UserError(f'{args.model} is an exported file; give the model that it was made of')
     pictures = [_picture(args, model)] * args.batch
@@ -110,7 +109,8 @@ def _metric(args: argparse.Namespace, path: Path | None) -> float | None:
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, 'val')
-    found = answers(str(path or args.model), truth, config=args.config if path is None else None, device='cpu')
+    options = dict(device='cpu') if path else model_options(args)
+    found = answers(str(path or args.model), truth, **options)
     return main_metric(found, truth)[1]
 
 

@@ -7,8 +7,7 @@ import argparse
 import json
 import sys
 
-from mmlightvit.cli.arguments import Parser
-from mmlightvit.cli.report import add_measuring_arguments
+from mmlightvit.cli.arguments import Parser, add_measuring_arguments, measuring_options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +32,10 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, args.split)
-    asked = dict(config=args.config, device=args.device, batch=args.batch)
+    options = measuring_options(args, args.first, args.second)
     measured, tasks = [], []
     for model in (args.first, args.second):
-        found = answers(model, truth, **asked)
+        found = answers(model, truth, **options)
         tasks.append(found.model['task'])
         measured.append(measure(found, truth))
         for note in measured[-1].notes:

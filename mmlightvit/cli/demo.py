@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import Parser, add_model_arguments, model_options
 from mmlightvit.errors import UserError
 
 
@@ -20,10 +20,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add: Any = parser.add_argument
     add('models', metavar='MODEL', nargs='+', help='as for `mmlightvit predict`; of several, the page lets one choose')
-    add('--config', metavar='FILE', help='config of a checkpoint')
-    add('--device', metavar='D', help='cuda, cpu, ...; exported files: cpu, cuda, openvino:CPU')
+    add_model_arguments(parser)
     add('--port', type=int, default=7860, metavar='N', help='default 7860')
-    add('--random', action='store_true', help='take random weights where there are none; they predict nothing')
     return parser
 
 
@@ -35,9 +33,7 @@ def run(args: argparse.Namespace) -> None:
     demo.gradio()  # what is missing is said before a model is loaded
     if len(set(args.models)) < len(args.models):
         raise UserError('a model is named twice')
-    models = {
-        name: load_model(name, config=args.config, device=args.device, allow_random=args.random) for name in args.models
-    }
+    models = {name: load_model(name, **model_options(args)) for name in args.models}
     explain: Any = None
     if any(hasattr(model, 'module') for model in models.values()):
         from mmlightvit.explain.tokens import explain

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import Parser, add_model_arguments, model_options, refuse_unread
 from mmlightvit.errors import UserError
 
 _ENDINGS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2', 'folder': ''}
+#: Options that only the making of a graph reads.
+_OF_A_GRAPH = ('static', 'normalise', 'int8', 'images', 'data', 'cut')
 #: Pictures of a folder that the verification takes.
 _PICTURES = 16
 #: How far the metric may fall, in its own unit, by task; with 8-bit weights, the share of it that may go.
@@ -33,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add: Any = parser.add_argument
     add('model', metavar='MODEL', help='model folder, work directory, checkpoint, or a name of `mmlightvit models`')
-    add('--config', metavar='FILE', help='config of a checkpoint')
+    add_model_arguments(parser, device='cpu')
     add('--format', choices=list(_ENDINGS), default='onnx', help='default onnx')
     add('--out', metavar='FILE', help='the file, or the folder (default: the name of the model, here)')
     add('--cut', choices=('end2end', 'features', 'backbone'), default='end2end', help='where the graph ends')
@@ -44,7 +46,6 @@ def parser() -> argparse.ArgumentParser:
     add('--images', metavar='DIR', help=f'pictures for the proof; up to {_PICTURES} are taken')
     add('--data', metavar='DATA', help='labelled pictures: the metric before and after, which must not fall')
     add('--overwrite', action='store_true', help='replace the file if it is there')
-    add('--random', action='store_true', help='take random weights where there are none')
     return parser
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.triton and args.format != 'onnx':
         raise UserError('--triton is for --format onnx')
-    model: Any = load_model(args.model, config=args.config, device='cpu', allow_random=args.random)
+    model: Any = load_model(args.model, **model_options(args))
     if not hasattr(model, 'module'):
         _exported_already(model, args)
         return
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     if args.data and args.cut != 'end2end':
         raise UserError(f'--data is for a whole model; one that ends at its {args.cut} has no metric')
     if args.format == 'folder':
-        _refuse(args, 'the formats that are proven', 'folder copies the weights')
+        refuse_unread(args, _OF_A_GRAPH, '--format folder copies the weights')
         from mmlightvit.model_folder.folder import write_folder
 
         write_folder(out, model.info, model.module.state_dict())
@@ -90,7 +91,7 @@ def _exported_already(model: Any, args: argparse.Namespace) -> None:
     """What is left to do for a file: to put it into a repository of Triton."""
     from mmlightvit.deploy.serving.triton import write_model
 
-    _refuse(args, 'the model that it was made of', f'{args.model} is an exported file', 'out')
+    refuse_unread(args, ('out', 'allow_random', *_OF_A_GRAPH), f'{args.model} is an exported file')
     if not args.triton:
         raise UserError(f'{args.model} is an exported file; export the model that it was made of')
     print(f'wrote {write_model(Path(args.model), model.info, Path(args.triton), args.overwrite)}')
@@ -98,14 +99,6 @@ def _exported_already(model: Any, args: argparse.Namespace) -> None:
 
 def _say(line: str) -> None:
     print(f'{line} ...', file=sys.stderr)
-
-
-def _refuse(args: argparse.Namespace, place: str, why: str, *more: str) -> None:
-    """Options that nothing would read."""
-    unread = [name for name in (*more, 'static', 'normalise', 'int8', 'images', 'data') if getattr(args, name)]
-    unread += ['cut'] if args.cut != 'end2end' else []
-    if unread:
-        raise UserError(f'{why}; --{unread[0]} is for {place}')
 
 
 def _measure(args: argparse.Namespace, model: Any) -> Callable[[Path], dict[str, Any]]:

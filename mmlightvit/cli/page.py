@@ -7,11 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import Parser, add_folder_arguments, output_folder
 from mmlightvit.deploy import page
-from mmlightvit.inference.outputs import free_folder, named_folder
-
-_DEFAULT_OUT = 'outputs/page'
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,8 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add: Any = parser.add_argument
     add('model', metavar='MODEL', help='file of `mmlightvit export`, .onnx')
-    add('--out', metavar='DIR', help=f'folder of the page (default {_DEFAULT_OUT}, or the next free one)')
-    add('--overwrite', action='store_true', help='write into --out DIR though it is not empty')
+    add_folder_arguments(parser, 'outputs/page')
     add(
         '--runtime', metavar='PATH', default=page.ARCHIVE,
         help=f'{page.PACKAGE} {page.VERSION}: its archive, the folder of an installed one, or npm, which fetches it '
@@ -40,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     model = Path(args.model)
     info = page.page_info(model)
     runtime = page.fetch_runtime() if args.runtime == 'npm' else page.read_runtime(Path(args.runtime))
-    folder = named_folder(Path(args.out), args.overwrite) if args.out else free_folder(Path(_DEFAULT_OUT))
+    folder = output_folder(args)
     page.write_page(folder, model, info, runtime)
     size = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     print(f'wrote {folder}: {size / 1e6:.1f} MB; look at it with: python -m http.server --directory {folder}')

@@ -13,19 +13,26 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import (
+    Parser,
+    add_batch_argument,
+    add_folder_arguments,
+    add_model_arguments,
+    model_options,
+    output_folder,
+    refuse_unread,
+)
 from mmlightvit.errors import UserError
 from mmlightvit.inference import outputs, sources
-from mmlightvit.inference.model import Model, Options, load_model
+from mmlightvit.inference.model import OF_OBJECTS, Model, Options, load_model
 from mmlightvit.inference.outputs import KINDS, Outputs, Writer
 from mmlightvit.inference.sources import Entry
 from mmlightvit.pictures.read import Picture, PictureError
 from mmlightvit.pictures.result import Result
+from mmlightvit.tasks import TASKS
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-_DEFAULT_OUT = 'outputs/predict'
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,25 +49,22 @@ def parser() -> argparse.ArgumentParser:
         'source', metavar='SOURCE', nargs='+',
         help='picture, folder, quoted glob, list.txt, video, camera (0, 1), http(s):// or rtsp:// address, - (stdin)',
     )  # fmt: skip
-    add('--config', metavar='FILE', help='config of a checkpoint')
+    add_model_arguments(parser)
     add('--score-thr', type=float, metavar='X', help='one threshold for all classes (default: those of the model)')
     add('--classes', nargs='+', metavar='NAME', help='only these classes')
     add('--max-det', type=int, metavar='N', help="most objects of a picture (default: the config's)")
     add('--size', type=int, metavar='PX', help="short side, of classifiers the square (default: the model's)")
-    add('--batch', type=int, default=1, metavar='N', help='pictures of one size per pass (default 1)')
-    add('--device', metavar='D', help='cuda, cpu, ...; exported files: cpu, cuda, openvino:CPU')
+    add_batch_argument(parser)
     add('--every', type=int, default=1, metavar='N', help='each N-th frame of a video (default 1)')
     add('--recursive', action='store_true', help='folders with all that is below them')
     add(
         '--save', nargs='+', choices=(*KINDS, 'none'), default=['pictures', 'json'], metavar='KIND',
         help=f'any of {" ".join(KINDS)} none (default pictures json)',
     )  # fmt: skip
-    add('--out', metavar='DIR', help=f'folder of the files (default {_DEFAULT_OUT}, or the next free one)')
-    add('--overwrite', action='store_true', help='write into --out DIR though it is not empty')
+    add_folder_arguments(parser, 'outputs/predict')
     add('--coco-gt', metavar='FILE', help='COCO file with the ids of images and categories for --save coco')
     add('--explain', action='store_true', help="the global tokens' attention for what was found, beside each picture")
     add('--on-error', choices=('stop', 'skip'), help='default: stop for one named picture, skip otherwise')
-    add('--random', action='store_true', help='take random weights where there are none; they predict nothing')
     add('--json', action='store_true', help='print predictions.json instead of a line per picture')
     return parser
 
@@ -76,9 +80,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError('--coco-gt is for --save coco')
     options = Options(args.score_thr, args.classes, args.max_det, args.size, True, args.batch)
     entries = sources.find(args.source, args.recursive)
-    model = load_model(args.model, config=args.config, device=args.device, allow_random=args.random)
+    model = load_model(args.model, **model_options(args))
+    if not TASKS[model.task].has_objects:
+        refuse_unread(args, OF_OBJECTS, f'a model for {model.task} finds no objects')
     outputs.check_kinds(kinds, model.task)
-    folder = _folder(args) if kinds or args.explain else None
+    folder = output_folder(args) if kinds or args.explain else None
     writers = _writers(args, model, kinds, folder)
     job = _Job(model, entries, options, writers, args)
     job.run()
@@ -87,14 +93,6 @@ def run(args: argparse.Namespace) -> int:
     for path, reason in job.skipped:
         print(f'skipped: {path}: {reason}', file=report)
     return 1 if job.skipped else 0
-
-
-def _folder(args: argparse.Namespace) -> Path:
-    return (
-        outputs.free_folder(Path(_DEFAULT_OUT))
-        if args.out is None
-        else outputs.named_folder(Path(args.out), args.overwrite)
-    )
 
 
 def _writers(args: argparse.Namespace, model: Model, kinds: Sequence[str], folder: Path | None) -> Outputs:
@@ -178,7 +176,7 @@ class _Job:
 
     def summary(self, folder: Path | None) -> str:
         """The line at the end."""
-        objects = f', {_count(self.objects, "object")}' if self.model.task in ('detection', 'instance') else ''
+        objects = f', {_count(self.objects, "object")}' if TASKS[self.model.task].has_objects else ''
         read, model, after = (statistics.median(times) if times else 0 for times in self.times.values())
         return (
             f'{_count(self.pictures, "picture")}{objects}, {len(self.skipped)} skipped; median {read:.0f} ms reading, '

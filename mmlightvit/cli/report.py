@@ -9,20 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.arguments import (
+    Parser,
+    add_folder_arguments,
+    add_measuring_arguments,
+    measuring_options,
+    output_folder,
+)
 from mmlightvit.errors import UserError
-
-_DEFAULT_OUT = 'report'
-
-
-def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the commands that measure share."""
-    parser.add_argument('data', metavar='DATA', help='a prepared folder, a config, or a COCO file beside its pictures')
-    parser.add_argument('--split', default='val', metavar='NAME', help='part of the data (default val)')
-    parser.add_argument('--config', metavar='FILE', help='config of a checkpoint')
-    parser.add_argument('--device', metavar='D', help='cuda, cpu, ...; exported files: cpu, cuda, openvino:CPU')
-    parser.add_argument('--batch', type=int, default=1, metavar='N', help='pictures of one size per pass (default 1)')
-    parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,8 +31,7 @@ def parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add('model', metavar='MODEL', help='the model, or its predictions.json')
     add_measuring_arguments(parser)
-    add('--out', metavar='DIR', help=f'folder of the report (default {_DEFAULT_OUT}, or the next free one)')
-    add('--overwrite', action='store_true', help='write into --out DIR though it is not empty')
+    add_folder_arguments(parser, 'report')
     add('--iou', type=float, default=0.5, metavar='X', help='IoU of thresholds, confusion and errors (default 0.5)')
     add('--set-thresholds', action='store_true', help='keep thresholds and metrics in the model folder')
     return parser
@@ -51,16 +44,15 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
     from mmlightvit.evaluation.truth import of_data
-    from mmlightvit.inference.outputs import free_folder, named_folder
 
     packages.require()
     row_of(args.iou)
     folder = model_folder(args.model) if args.set_thresholds else None
     truth = of_data(args.data, args.split)
-    found = answers(args.model, truth, config=args.config, device=args.device, batch=args.batch)
+    found = answers(args.model, truth, **measuring_options(args, args.model))
     if folder is not None and found.model['task'] not in ('detection', 'instance'):
         raise UserError(f'--set-thresholds is for detections; {args.model} is for {found.model["task"]}')
-    out = free_folder(Path(_DEFAULT_OUT)) if args.out is None else named_folder(Path(args.out), args.overwrite)
+    out = output_folder(args)
     metrics = write_report(found, truth, out, args.iou)
     if folder is not None:
         keep(folder, metrics)

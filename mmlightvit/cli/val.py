@@ -8,8 +8,7 @@ import json
 import sys
 from collections.abc import Mapping
 
-from mmlightvit.cli.arguments import Parser
-from mmlightvit.cli.report import add_measuring_arguments
+from mmlightvit.cli.arguments import Parser, add_measuring_arguments, measuring_options
 
 #: Digits that tools/test.py prints, by kind of number.
 DIGITS = {'bbox': 3, 'segm': 3, 'accuracy': 4, 'pixels': 2}
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, args.split)
-    found = measure(answers(args.model, truth, config=args.config, device=args.device, batch=args.batch), truth)
+    found = measure(answers(args.model, truth, **measuring_options(args, args.model)), truth)
     for note in found.notes:
         print(f'note: {note}', file=sys.stderr)
     print(json.dumps(found.values, indent=1) if args.json else table(found.values))

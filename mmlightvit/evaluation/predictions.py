@@ -38,17 +38,15 @@ class Answers(NamedTuple):
     maps: Iterable[tuple[int, NDArray]] = ()
 
 
-def answers(
-    model: str, truth: Truth, *, config: str | None = None, device: str | None = None, batch: int = 1
-) -> Answers:
+def answers(model: str, truth: Truth, *, batch: int = 1, **options: Any) -> Answers:
     """Ask a model about every picture of a set.
 
     Args:
         model: Any that ``load_model`` takes; or predictions that are there already: ``predictions.json``, or a COCO
             results file.
         truth: The set.
-        config, device: See ``load_model``.
         batch: Pictures of one size that go through the model together.
+        **options: Arguments of ``load_model``.
 
     Raises:
         UserError: There is no such model, or none of the pictures is there.
@@ -58,7 +56,7 @@ def answers(
         return Answers(content['model'], content)
     from mmlightvit.inference.model import load_model
 
-    return answers_of(load_model(model, config=config, device=device), truth, batch)
+    return answers_of(load_model(model, **options), truth, batch)
 
 
 def answers_of(model: Model, truth: Truth, batch: int = 1) -> Answers:

@@ -33,6 +33,8 @@ from mmlightvit.pictures.result import Result, class_places
 _OPENS_EXPORTED = 'mmlightvit.deploy.runtime'
 #: Endings of exported files.
 EXPORTED = ('.onnx', '.xml', '.pt2')
+#: The options that choose among the objects of a picture; a command refuses them for a model that finds none.
+OF_OBJECTS = ('score_thr', 'classes', 'max_det')
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ def test_compare_needs_pictures(files, capsys):
         (['noisy.json', 'noisy.json'], 'noisy is no COCO file'),
         (['truth.json', 'truth.json'], 'expected predictions.json'),
         (['noisy.json', 'truth.json', '--iou', '0.52'], '--iou: expected one of 0.5'),
+        (['noisy.json', 'truth.json', '--batch', '2'], '--batch would not be read: noisy.json holds predictions'),
+        (['noisy.json', 'truth.json', '--random'], '--random would not be read: noisy.json holds predictions'),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(files, capsys, arguments, says):

@@ -183,6 +183,14 @@ def test_wrong_options_are_one_line(call, folder, arguments, words):
     assert words in err
 
 
+@pytest.mark.parametrize('option', [('--score-thr', '0.5'), ('--classes', 'cat'), ('--max-det', '3')])
+@pytest.mark.parametrize('task', ['classification', 'segmentation'])
+def test_what_chooses_objects_is_refused_where_there_are_none(call, folder, tmp_path, task, option):
+    code, _, err = call('pics', *option, task=task)
+    assert (code, err) == (1, f'error: {option[0]} would not be read: a model for {task} finds no objects\n')
+    assert not (tmp_path / 'outputs').exists()
+
+
 def test_a_labelled_video(call, tmp_path):
     cv2 = pytest.importorskip('cv2')
     film(tmp_path / 'red.mp4', frames=10)

@@ -92,7 +92,7 @@ def test_boxes_say_nothing_of_masks(monkeypatch):
 def test_a_folder_refuses_what_it_would_not_read(option, name, tmp_path, capsys, repo):
     config = str(repo / 'configs/lightvit_t_cifar10.py')
     assert main(['export', config, '--random', '--format', 'folder', '--out', str(tmp_path / 'out'), *option]) == 1
-    assert f'folder copies the weights; --{name} is for the formats that are proven' in capsys.readouterr().err
+    assert f'--{name} would not be read: --format folder copies the weights' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -24,9 +24,9 @@ from served import Served, info, write_classifier, write_detector
 from starlette.testclient import TestClient
 
 from mmlightvit.cli import main
-from mmlightvit.deploy import service as at_work
-from mmlightvit.deploy import uploads
 from mmlightvit.deploy.runtime import load_exported
+from mmlightvit.deploy.serving import service as at_work
+from mmlightvit.deploy.serving import uploads
 from mmlightvit.deploy.serving.app import create_app
 from mmlightvit.deploy.serving.uploads import Limits
 from mmlightvit.inference.model import Model, Raw
@@ -230,7 +230,8 @@ def test_hostile_names_are_names(service):
     ):
         assert service.post(f'{PREDICT}?{query}', picture()).code == 'bad_parameter', query
     assert service.post(f'{PREDICT}?format=picture', *form(picture(), picture())).code == 'bad_parameter'
-    assert service.post('/v1/models/some-class-v2/predict?format=coco', picture()).code == 'bad_parameter'
+    for query in ('format=coco', 'score_thr=0.5', 'max_det=1', 'classes=cat'):
+        assert service.post(f'/v1/models/some-class-v2/predict?{query}', picture()).code == 'bad_parameter', query
     assert service.send('DELETE', PREDICT, None, {}).code == 'method_not_allowed'
 
 

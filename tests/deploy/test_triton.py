@@ -98,7 +98,7 @@ def test_a_model_is_replaced_only_when_asked(tmp_path, capsys):
     ('options', 'message'),
     [
         (['--format', 'openvino'], '--triton is for --format onnx'),
-        (['--int8'], 'pets.onnx is an exported file; --int8 is for the model that it was made of'),
+        (['--int8'], '--int8 would not be read: '),
     ],
 )
 def test_mistakes_are_one_line(options, message, tmp_path, capsys):

@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect
 from mmlightvit.deploy.serving.prometheus import Metrics
 from mmlightvit.deploy.serving.uploads import Limits, Refusal, files_of, pictures_of
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model import Model, Options
+from mmlightvit.inference.model import OF_OBJECTS, Model, Options
 from mmlightvit.pictures.result import Result, class_places
+from mmlightvit.tasks import TASKS
 
 log = logging.getLogger('mmlightvit.serve')
 
@@ -179,8 +180,11 @@ class Service:
 
 def _checked(asked: Asked, model: Model) -> Asked:
     """What is asked, if the model has it."""
-    if asked.format == 'coco' and model.task not in ('detection', 'instance'):
-        raise Refusal(422, 'bad_parameter', f'format: a model of {model.task} has no objects for coco')
+    if not TASKS[model.task].has_objects:
+        unread = [name for name in OF_OBJECTS if getattr(asked, name) is not None]
+        unread += ['format=coco'] if asked.format == 'coco' else []
+        if unread:
+            raise Refusal(422, 'bad_parameter', f'{unread[0]}: a model of {model.task} has no objects')
     if asked.classes is None:
         return asked
     parts = [[value] if value in model.classes else value.split(',') for value in asked.classes]
