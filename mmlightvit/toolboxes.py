@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mmlightvit import operators
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,12 +105,15 @@ def require_toolbox(scope: Any, needed_by: str) -> None:
 
 
 def import_toolbox(scope: str) -> None:
-    """Register everything that a toolbox has.
+    """Register everything that a toolbox has, with operators for it where mmcv came without.
 
     Raises:
         UserError: It cannot be imported: the environment is broken, which ``mmlightvit doctor`` explains.
     """
+    operators.install()
     try:
+        if is_installed('mmcv'):
+            operators.check()
         if scope in TOOLBOXES or is_installed(f'{scope}.utils'):
             register = getattr(importlib.import_module(f'{scope}.utils'), 'register_all_modules', None)
             if register is not None:
@@ -136,6 +140,7 @@ def build_model(cfg: Mapping[str, Any]) -> nn.Module:
     model_cfg = cfg.get('model', cfg)
     if not isinstance(model_cfg, Mapping) or 'type' not in model_cfg:
         raise UserError(f'expected a config with model=dict(type=...), got the keys {sorted(cfg)}')
+    operators.install()
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg['custom_imports'])
     try:

@@ -13,6 +13,11 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest
 
+from mmlightvit import operators
+
+# Before a test module imports a toolbox, which would keep a fall-back where mmcv has no compiled operators.
+operators.install()
+
 # Tests that import OpenVINO themselves tell nobody either: mmlightvit.deploy.runtime.import_openvino.
 sys.modules.setdefault('openvino_telemetry', None)
 

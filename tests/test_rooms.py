@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-BASE = {'errors', 'registry', 'toolboxes', 'version'}
+BASE = {'errors', 'operators', 'registry', 'toolboxes', 'version'}
 #: The rooms that a room may import, besides itself. Those that are not named may import all but `cli`.
 ALLOWED = {
     '__init__': {'checkpoint', 'inference', 'version'},
     '__main__': {'cli', 'errors'},
     'version': set(),
     'errors': set(),
-    'toolboxes': {'errors'},
+    'operators': {'errors'},
+    'toolboxes': {'errors', 'operators'},
     'registry': {'errors', 'toolboxes'},
     'durable': {'errors', 'registry'},
     'published': set(),

@@ -2,8 +2,11 @@
 # Puts safe and exactly resumable parts in the place of MMEngine's loops, checkpoint hook and optimizer wrappers; they
 # take the same arguments. See docs/reliability.md.
 runner_type = 'mmlightvit.Runner'
-# Checkpoints are read without executing them, and load strictly, in other programs too. See docs/checkpoints.md.
-custom_imports = dict(imports=['mmlightvit.checkpoint.install'], allow_failed_imports=False)
+# In other programs too, mmcv without compiled operators takes torchvision's (docs/configs.md), and checkpoints are read
+# without executing them and load strictly (docs/checkpoints.md).
+custom_imports = dict(
+    imports=['mmlightvit.operators.installed', 'mmlightvit.checkpoint.install'], allow_failed_imports=False
+)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

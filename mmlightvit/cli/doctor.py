@@ -14,10 +14,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
+from mmlightvit import operators
 from mmlightvit.cli.arguments import Parser
 from mmlightvit.toolboxes import TOOLBOXES
 
@@ -39,14 +41,16 @@ PROBED = (
     'cv2',
     'mmengine',
     'mmcv',
-    'mmcv._ext',
+    'mmcv.ops',
     *(f'{name}.models' for name in TOOLBOXES),
 )
 
-_REBUILD = 'pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir'
+_ROOT = Path(__file__).resolve().parents[2]
 _PROBE = """
 import importlib, json, sys
-for name in sys.argv[1:]:
+sys.path.append(sys.argv[1])
+import mmlightvit.operators.installed
+for name in sys.argv[2:]:
     print(json.dumps([name, 'started']), flush=True)
     try:
         importlib.import_module(name)
@@ -57,8 +61,7 @@ for name in sys.argv[1:]:
 try:
     import torch
     print(json.dumps(['gpus', torch.cuda.device_count()]), flush=True)
-    from mmcv.ops import get_compiling_cuda_version
-    print(json.dumps(['mmcv cuda', get_compiling_cuda_version()]), flush=True)
+    print(json.dumps(['operators', mmlightvit.operators.describe()]), flush=True)
 except Exception:
     pass  # reported above, by name
 """
@@ -97,13 +100,13 @@ class Findings(NamedTuple):
         versions: Version of each installed distribution, by its canonical name.
         import_errors: Message of each probed module that cannot be imported.
         gpus: GPUs that torch sees.
-        operators_cuda: CUDA version that mmcv's operators were compiled with; None if they were not, or not found out.
+        operators: Whose operators mmcv has, and for which devices; None if they cannot be used.
     """
 
     versions: Mapping[str, str]
     import_errors: Mapping[str, str]
     gpus: int = 0
-    operators_cuda: str | None = None
+    operators: str | None = None
 
 
 class Diagnosis(NamedTuple):
@@ -122,23 +125,26 @@ def gather() -> Findings:
             versions[re.sub(r'[-_.]+', '-', name).lower()] = distribution.version
     modules = [name for name in PROBED if _distribution_of(name.split('.')[0], versions)]
     child = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', _PROBE, *modules], capture_output=True, text=True, check=False
+        [sys.executable, '-W', 'ignore', '-c', _PROBE, str(_ROOT), *modules],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     errors: dict[str, str] = {}
-    gpus, operators_cuda = 0, None
+    gpus, described = 0, None
     for line in child.stdout.splitlines():
         if not line.startswith('["'):
             continue  # something that a package prints on import
         name, result = json.loads(line)
         if name == 'gpus':
             gpus = result
-        elif name == 'mmcv cuda':
-            operators_cuda = None if result == 'not available' else result
+        elif name == 'operators':
+            described = result
         elif result is None:
             errors.pop(name, None)
         else:
             errors[name] = result if result != 'started' else f'the interpreter crashed (exit code {child.returncode})'
-    return Findings(versions, errors, gpus, operators_cuda)
+    return Findings(versions, errors, gpus, described)
 
 
 def _distribution_of(module: str, versions: Mapping[str, str]) -> str | None:
@@ -178,7 +184,7 @@ def diagnose(found: Findings) -> Diagnosis:
     torch = _version(found, 'torch')
     if torch is None:
         problems.append('PyTorch is not installed: pip install -r requirements/build.txt')
-    elif torch.release >= FIRST_TORCH_TOO_NEW.release:
+    elif torch.release >= FIRST_TORCH_TOO_NEW.release and (found.operators or '').startswith('compiled'):
         problems.append(
             f"PyTorch {torch} is too new: mmcv's operators compile with versions below {FIRST_TORCH_TOO_NEW}. "
             'Install requirements/build.txt, then rebuild mmcv.'
@@ -196,14 +202,13 @@ def diagnose(found: Findings) -> Diagnosis:
             problems.append(f'{PAIRS[module][0]} is not installed: see docs/install.md.')
         elif module in errors:
             problems.append(f'{distribution} cannot be imported: {errors[module]}')
-    operators = errors.get('mmcv._ext')
-    broken_operators = operators is not None and 'mmcv' not in errors and 'torch' not in errors
+    broken_operators = 'mmcv.ops' in errors and 'mmcv' not in errors and 'torch' not in errors
     if broken_operators:
-        problems.append(_about_operators(str(operators), _distribution_of('mmcv', versions) or 'onedl-mmcv', versions))
-    elif operators is None and found.gpus and not found.operators_cuda and _distribution_of('mmcv', versions):
+        problems.append(operators.cause_of(errors['mmcv.ops'], versions))
+    elif found.gpus and 'CPU only' in (found.operators or ''):
         notes.append(
             f"{found.gpus} GPU(s) visible, but mmcv's operators were compiled without CUDA, so detection cannot run "
-            'there. Have nvcc at hand and rebuild: FORCE_CUDA=1 ' + f'{_REBUILD} {_distribution_of("mmcv", versions)}'
+            f'there. Have nvcc at hand and rebuild: FORCE_CUDA=1 {operators.compile_command(versions)}'
         )
 
     installed = [name for name in TOOLBOXES if _distribution_of(name, versions)]
@@ -240,18 +245,6 @@ def _numpy_and_opencv(found: Findings, torch: Version | None) -> list[str]:
     return problems
 
 
-def _about_operators(error: str, distribution: str, versions: Mapping[str, str]) -> str:
-    rebuild = f'{_REBUILD} {distribution}=={versions.get(distribution, "")}'.rstrip('=')
-    if error.startswith('ModuleNotFoundError'):
-        return f"mmcv's operators are not compiled (mmcv._ext is missing). Compile them: {rebuild}"
-    if 'undefined symbol' in error or '.so' in error or 'DLL' in error:
-        return (
-            f"mmcv's operators were compiled for another PyTorch than the installed {versions.get('torch', '?')} "
-            f'({error}). Rebuild them: {rebuild}'
-        )
-    return f"mmcv's operators cannot be loaded: {error}. Rebuild them: {rebuild}"
-
-
 def version_table(found: Findings) -> list[tuple[str, str]]:
     """Rows of name and version to print."""
     rows = [('Python', platform.python_version())]
@@ -262,7 +255,5 @@ def version_table(found: Findings) -> list[tuple[str, str]]:
         present = [name for name in (maintained, original) if name in found.versions]
         rows += [(name, found.versions[name]) for name in present] or [(maintained, 'not installed')]
     rows.append(('GPUs visible', str(found.gpus)))
-    rows.append(('mmcv operators', f'CUDA {found.operators_cuda}' if found.operators_cuda else 'CPU only'))
-    if 'mmcv._ext' in found.import_errors or not _distribution_of('mmcv', found.versions):
-        rows[-1] = ('mmcv operators', 'not usable')
+    rows.append(('mmcv operators', found.operators or 'not usable'))
     return rows

@@ -39,13 +39,12 @@ def test_good_environments_have_no_problem(versions):
 @pytest.mark.parametrize(
     ('changes', 'errors', 'said'),
     [
-        ({}, {'mmcv._ext': "ModuleNotFoundError: No module named 'mmcv._ext'"}, ['not compiled', 'onedl-mmcv==2.3.6']),
-        ({}, {'mmcv._ext': SYMBOL}, ['compiled for another PyTorch than the installed 2.11.0', 'Rebuild']),
+        ({}, {'mmcv.ops': 'AssertionError: nms miss in module _ext'}, ['another version', 'onedl-mmcv==2.3.6']),
+        ({}, {'mmcv.ops': SYMBOL}, ['compiled for another PyTorch than the installed 2.11.0', 'Rebuild']),
+        ({}, {'mmcv.ops': 'UserError: torchvision 0.26.0 has no operators'}, ['torchvision 0.26.0 has no operators']),
         ({'mmcv': '2.1.0'}, {}, ['Both onedl-mmcv and mmcv', 'pip uninstall -y onedl-mmcv mmcv']),
         ({'mmdet': '3.3.0'}, {}, ['Both onedl-mmdetection and mmdet']),
         ({'mmcv-lite': '2.2.0'}, {}, ['mmcv-lite', 'no compiled operators']),
-        ({'torch': '2.14.0'}, {}, ['PyTorch 2.14.0 is too new', '2.14']),
-        ({'torch': '2.15.0.dev20260101'}, {}, ['too new']),
         ({'torch': '1.13.1'}, {'numpy': 'x'}, ['too old']),
         ({'torch': None}, {}, ['PyTorch is not installed']),
         ({}, {'torch': 'OSError: libcudart.so.12: cannot open shared object file'}, ['PyTorch cannot be imported']),
@@ -72,7 +71,7 @@ def test_the_same_opencv_twice_is_harmless():
 
 
 def test_broken_operators_are_said_once_not_per_toolbox():
-    errors = dict.fromkeys(('mmcv._ext', 'mmdet.models', 'mmpretrain.models', 'mmseg.models'), SYMBOL)
+    errors = dict.fromkeys(('mmcv.ops', 'mmdet.models', 'mmpretrain.models', 'mmseg.models'), SYMBOL)
     assert len(diagnose(Findings(GOOD, errors)).problems) == 1
 
 
@@ -87,8 +86,19 @@ def test_a_toolbox_may_be_missing_but_not_all():
 
 
 def test_operators_without_cuda_beside_a_gpu_are_noted():
-    assert any('compiled without CUDA' in note for note in diagnose(Findings(GOOD, {}, gpus=2)).notes)
-    assert diagnose(Findings(GOOD, {}, gpus=2, operators_cuda='12.8')).notes == []
+    compiled = 'compiled (GCC 12.2)'
+    assert any(
+        'compiled without CUDA' in note for note in diagnose(Findings(GOOD, {}, 2, f'{compiled}, CPU only')).notes
+    )
+    assert diagnose(Findings(GOOD, {}, 2, f'{compiled}, CUDA 12.8')).notes == []
+
+
+@pytest.mark.parametrize('torch', ['2.14.0', '2.15.0.dev20260101'])
+def test_a_pytorch_is_too_new_to_compile_operators_alone(torch):
+    versions = {**GOOD, 'torch': torch}
+    assert diagnose(Findings(versions, {}, 0, 'torchvision 0.29.0, CPU only: nms')).problems == []
+    (problem,) = diagnose(Findings(versions, {}, 0, 'compiled (GCC 12.2), CPU only')).problems
+    assert f'PyTorch {torch} is too new' in problem and '2.14' in problem
 
 
 def test_gather_reads_metadata_and_survives_a_crashing_import(monkeypatch, tmp_path):
@@ -106,7 +116,8 @@ def test_gather_reads_metadata_and_survives_a_crashing_import(monkeypatch, tmp_p
     assert found.versions == {'onedl-mmengine': '9.9', 'onedl-mmcv': '8.8'}
     assert found.import_errors == {'mmcv': 'the interpreter crashed (exit code 139)'}
     assert ('onedl-mmcv', '8.8') in version_table(found)
-    assert ('mmcv operators', 'not usable') not in version_table(Findings(GOOD, {}))
+    assert ('mmcv operators', 'not usable') in version_table(found)
+    assert ('mmcv operators', 'by hand') in version_table(Findings(GOOD, {}, operators='by hand'))
 
 
 def test_the_tool_has_help(repo):
