@@ -174,12 +174,13 @@ def silent_opencv() -> Iterator[None]:
     """Without OpenCV's remarks on files that it cannot read; what matters of them is in our own message."""
     import cv2
 
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    logging = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging  # OpenCV 4 and 5
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        logging.setLogLevel(level)
 
 
 def _from_array(given: Any, channels: str) -> NDArray[np.uint8]:
