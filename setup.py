@@ -11,12 +11,23 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmlightvit') / '.mim'
-RESOURCES = ('configs', 'tools', 'model-index.yml')
+RESOURCES = ('configs', 'tools', 'requirements', 'model-index.yml')
 
-# PyTorch and the toolboxes come in several distributions that exclude each other, so the user chooses: docs/install.md,
-# or the extra for the default ones. Without them the package runs exported models.
+# The toolboxes come in several distributions that exclude each other, and one asks for an OpenCV beside OpenCV, so they
+# are installed by `pip install --no-deps -r requirements/toolboxes.txt`: docs/install.md. Without them and PyTorch the
+# package runs exported models.
 BASE = ['numpy', 'pillow', 'packaging', 'rich', 'safetensors']
 EXTRAS = {
+    # PyTorch, and what the toolboxes and imaug require but themselves, a second OpenCV, and imagecorruptions-imaug,
+    # which brings numba for transforms that mmdet does not use.
+    'train': [
+        *('torch>=2.10,<2.14', 'torchvision>=0.25,<0.29', 'opencv-python', 'numpy>2'),
+        *('addict', 'pyyaml', 'termcolor', 'yapf'),  # mmengine, mmcv
+        *('matplotlib', 'pycocotools', 'scipy', 'shapely', 'six', 'terminaltables', 'tqdm'),  # mmdetection
+        *('einops', 'importlib-metadata', 'mat4py', 'modelindex'),  # mmpretrain
+        *('ftfy', 'prettytable', 'regex'),  # mmsegmentation
+        *('imageio', 'scikit-image'),  # imaug
+    ],
     'runtime': ['onnxruntime>=1.20'],
     'openvino': ['openvino>=2025.0'],
     'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
@@ -65,16 +76,10 @@ def version() -> str:
     return scope['__version__']
 
 
-def toolboxes() -> list[str]:
-    lines = (ROOT / 'requirements' / 'toolboxes.txt').read_text().splitlines()
-    return [line for line in (line.partition('#')[0].strip() for line in lines) if line]
-
-
 def extras() -> dict[str, list[str]]:
-    """All extras; ``all`` is all but the demo's, which want an older pillow."""
-    found = {**EXTRAS, 'toolboxes': toolboxes()}
-    everything = {line for name, lines in found.items() if name not in ('demo', 'tests') for line in lines}
-    return {**found, 'all': sorted(everything)}
+    """All extras; ``all`` is all but the demo's, which want an older pillow, and the tests'."""
+    everything = {line for name, lines in EXTRAS.items() if name not in ('demo', 'tests') for line in lines}
+    return {**EXTRAS, 'all': sorted(everything)}
 
 
 setup(

@@ -100,7 +100,7 @@ def require_toolbox(scope: Any, needed_by: str) -> None:
     if toolbox is not None and not is_installed(scope):
         raise UserError(
             f'{needed_by} is a {toolbox.task} config and needs {scope}, which is not installed: '
-            f'pip install --no-build-isolation {toolbox.distribution} (see docs/install.md)'
+            f'pip install --no-deps {toolbox.distribution} (see docs/install.md)'
         )
 
 

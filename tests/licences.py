@@ -27,7 +27,7 @@ NAMES = {
 }
 #: Permissive ones; and MPL-2.0, which asks that its own files stay open where they are changed, and nothing of others.
 ALLOWED = {
-    *('0BSD', 'Apache-2.0', 'BSD', 'BSD-2-Clause', 'BSD-3-Clause', 'CNRI-Python', 'HPND', 'ISC'),
+    *('0BSD', 'Apache-2.0', 'BSD', 'BSD-2-Clause', 'BSD-3-Clause', 'CC0-1.0', 'CNRI-Python', 'HPND', 'ISC'),
     *('LicenseRef-Apache-2.0', 'MIT', 'MIT-0', 'MIT-CMU', 'MPL-2.0', 'PSF-2.0', 'Python-2.0', 'Unlicense', 'Zlib'),
 }
 _SPDX = {text: name for name, texts in NAMES.items() for text in (*texts, name)}
@@ -69,12 +69,14 @@ def of(package: Distribution) -> str:
 
 
 def requirements(setup: Path) -> dict[str, list[str]]:
-    """The requirements that setup.py names, by extra; '' holds those of the package itself."""
+    """The requirements that setup.py names, by extra, and those of requirements/toolboxes.txt; '' has the package's."""
     found: dict[str, Any] = {}
     with mock.patch('setuptools.setup', found.update):
         runpy.run_path(str(setup))
     extras = {name: lines for name, lines in found['extras_require'].items() if name != 'all'}
-    return {'': found['install_requires'], **extras}
+    lines = (setup.parent / 'requirements' / 'toolboxes.txt').read_text().splitlines()
+    toolboxes = [line for line in lines if not line.startswith('#')]
+    return {'': found['install_requires'], **extras, 'toolboxes.txt': toolboxes}
 
 
 def closure(lines: Iterable[str]) -> Iterator[Distribution]:

@@ -183,11 +183,11 @@ def diagnose(found: Findings) -> Diagnosis:
 
     torch = _version(found, 'torch')
     if torch is None:
-        problems.append('PyTorch is not installed: pip install -r requirements/build.txt')
+        problems.append('PyTorch is not installed: pip install "mmlightvit[train]"')
     elif torch.release >= FIRST_TORCH_TOO_NEW.release and (found.operators or '').startswith('compiled'):
         problems.append(
             f"PyTorch {torch} is too new: mmcv's operators compile with versions below {FIRST_TORCH_TOO_NEW}. "
-            'Install requirements/build.txt, then rebuild mmcv.'
+            'Install an older one, pip install "mmlightvit[train]", then rebuild mmcv.'
         )
     elif torch < OLDEST_TORCH:
         problems.append(f'PyTorch {torch} is too old: {OLDEST_TORCH} or later is needed.')

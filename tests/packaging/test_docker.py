@@ -18,7 +18,7 @@ import pytest
 
 from mmlightvit.cli import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
 
 
