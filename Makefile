@@ -52,14 +52,15 @@ $(STAMPS)/operators-wanted: WANTED = $(OPERATORS)
 $(STAMPS)/torch-wanted $(STAMPS)/operators-wanted: FORCE | $(STAMPS)/venv
 	@[[ -f $@ && "$$(cat $@)" == '$(WANTED)' ]] || echo '$(WANTED)' > $@
 
-# The package, PyTorch, and what the toolboxes need but themselves.
+# The package, PyTorch, and what the toolboxes need but themselves. Twenty thousand modules are not compiled to bytecode
+# beforehand, which takes longer than the rest; what is imported is then.
 $(STAMPS)/package: setup.py pyproject.toml $(STAMPS)/venv $(STAMPS)/torch-wanted
-	$(PY) -m pip install --no-build-isolation $(TORCH) -e '.[train,$(EXTRAS)]'
+	$(PY) -m pip install --no-compile --no-build-isolation $(TORCH) -e '.[train,$(EXTRAS)]'
 	@touch $@
 
 # The toolboxes. mmcv has one version with operators and without, so each kind of wheel has a cache of its own, compiled
 # ones one for each PyTorch; and what is installed of another kind goes first, or pip would be content with it.
-install_toolboxes = $(PY) -m pip install --no-deps -r requirements/toolboxes.txt --cache-dir
+install_toolboxes = $(PY) -m pip install --no-compile --no-deps -r requirements/toolboxes.txt --cache-dir
 remove_mmcv = $(PY) -m pip uninstall --quiet --yes onedl-mmcv
 
 # mmcv builds its operators where its build finds a torch, as on a PYTHONPATH.

@@ -240,7 +240,7 @@ def _numpy_and_opencv(found: Findings, torch: Version | None) -> list[str]:
         )
     error = found.import_errors.get('cv2')
     if error is not None:
-        hint = '; pip install opencv-python-headless needs no display libraries' if 'libGL' in error else ''
+        hint = '; install libgl1, or opencv-python-headless in place of opencv-python' if 'libGL' in error else ''
         problems.append(f'OpenCV cannot be imported: {error}{hint}')
     return problems
 

@@ -17,7 +17,7 @@ CHECK = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pip', 'c
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_by_pip_alone(repo, run, wheel, tmp_path, monkeypatch):
     page = (repo / 'docs/install.md').read_text()
     (block,) = re.findall(r'^## By pip alone\n.*?```bash\n(.*?)```', page, re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ def test_by_pip_alone(repo, run, wheel, tmp_path, monkeypatch):
     assert len(lines) == 3 and {word for words in lines for word in words} >= set(names)
 
     def call(program: str, *words: str) -> str:
-        return run(programs / program, *words, cwd=tmp_path, timeout=900, PATH=str(programs))
+        return run(programs / program, *words, cwd=tmp_path, timeout=1500, PATH=str(programs))
 
     for program, *words in lines:
         call(program, *(names.get(word, word) for word in words))
