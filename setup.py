@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmlightvit') / '.mim'
-RESOURCES = ('configs', 'tools', 'requirements', 'model-index.yml')
+#: What users call of the tools; the paper's and the maintainers' stay in the repository.
+TOOLS = (
+    *('train.py', 'test.py', 'convert_checkpoint.py', 'dist_train.sh', 'dist_test.sh', 'slurm_train.sh'),
+    *('slurm_test.sh', 'analysis/get_flops.py', 'analysis/plot_logs.py', 'misc', 'demo'),
+)
+RESOURCES = ('configs', 'requirements', 'model-index.yml', *(f'tools/{name}' for name in TOOLS))
 
 # The toolboxes come in several distributions that exclude each other, and one asks for an OpenCV beside OpenCV, so they
 # are installed by `pip install --no-deps -r requirements/toolboxes.txt`: docs/install.md. Without them and PyTorch the
@@ -52,22 +58,17 @@ class BuildWithResources(build_py):
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
-            folder = ROOT / MIM
-            folder.mkdir(exist_ok=True)
-            for name in RESOURCES:
-                link = folder / name
-                link.unlink(missing_ok=True)
-                link.symlink_to(Path('..', '..', name))
-            return
-        folder = Path(self.build_lib) / MIM
+        folder = (ROOT if self.editable_mode else Path(self.build_lib)) / MIM
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         for name in RESOURCES:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.editable_mode:
+                target.symlink_to(os.path.relpath(source, target.parent))
+            elif source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
             else:
-                shutil.copy2(ROOT / name, folder / name)
+                shutil.copy2(source, target)
 
 
 def version() -> str:

@@ -22,7 +22,8 @@ operators.install()
 sys.modules.setdefault('openvino_telemetry', None)
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / 'tools' / 'demo')]  # tests import `oracles` and the demo's data
+# Tests import `oracles`, the demo's data and the paper's tables.
+sys.path[:0] = [str(folder) for folder in (Path(__file__).parent, ROOT / 'tools' / 'demo', ROOT / 'tools' / 'paper')]
 
 
 @pytest.fixture(scope='session')

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contact_sheet import contact_sheet, predict
 from digits import SEGMENTATION_CLASSES, TASK_SETTINGS, prepare
 from PIL import Image
 from processes import run_forked
@@ -18,7 +19,6 @@ from mmlightvit.cli import test, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.explain.curves import plot_logs, read_run
-from mmlightvit.explain.predictions import contact_sheet, predict
 from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
 
 SHORT = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1']

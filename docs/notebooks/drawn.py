@@ -15,7 +15,7 @@ from mmlightvit.cli import main
 from mmlightvit.pictures.masks import Masks
 
 ROOT = Path(__file__).resolve().parents[2]  # of docs/notebooks, and of build/notebooks
-sys.path.append(str(ROOT / 'tools/demo'))
+sys.path += [str(ROOT / 'tools' / name) for name in ('demo', 'paper')]
 
 from digits import DigitsSettings, Scans, draw_scene  # noqa: E402
 

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or '.')
     if not out.is_dir():
         raise UserError(f'--out {out} is no folder')
-    from mmlightvit.cost.benchmark import environment
-    from mmlightvit.cost.forms import COLUMNS, FORMS, open_forms, open_peer, take_turns
+    from mmlightvit.cost.forms import COLUMNS, FORMS, open_forms, open_peer, time_forms
+    from mmlightvit.cost.timing import environment
     from mmlightvit.inference.model import load_model
 
     model: Any = load_model(args.model, **model_options(args))
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                     peer.name = f'{name} {form.name}'
                     peers.append(peer)
         _say('timing')
-        take_turns([*forms, *peers], args.rounds)
+        time_forms([*forms, *peers], args.rounds)
         for form in (*forms, *peers):
             metric = _metric(args, form.path) if args.data and form.status == 'ok' and form not in peers else None
             rows.append(form.row(forms[0], args.batch, metric))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from mmlightvit.cost.benchmark import bootstrap_interval
+from mmlightvit.cost.timing import Lap, bootstrap_interval, take_turns
 from mmlightvit.deploy.compile import compile_blocks
 from mmlightvit.deploy.export import Plan, export
 from mmlightvit.deploy.graph import to_onnx
@@ -62,8 +61,7 @@ class Form:
         path: Its file, if it has one.
         status: ``'ok'``, or why it could not be had.
         max_error: Of its answers against torch's; None where they differ by more than any rounding explains.
-        seconds: Wall time of each round.
-        cpu_seconds: Processor time of each round, all threads together.
+        laps: Its time in each round.
     """
 
     name: str
@@ -71,27 +69,27 @@ class Form:
     path: Path | None = None
     status: str = 'ok'
     max_error: float | None = None
-    seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
+    laps: list[Lap] = field(default_factory=list)
 
     def row(self, reference: Form, batch: int, metric: float | None = None) -> dict[str, Any]:
-        """What stands in the table."""
+        """Its cells of the table."""
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {'format': self.name, 'status': self.status, 'max_error': self.max_error, 'metric': metric}
         if self.path is not None:
             row['file_mb'] = self.path.stat().st_size / 1e6
-        if not self.seconds:
+        if not self.laps:
             return row
-        median = statistics.median(self.seconds)
-        low, high = np.quantile(self.seconds, [0.05, 0.95])
+        seconds = [lap.wall for lap in self.laps]
+        median = statistics.median(seconds)
+        low, high = np.quantile(seconds, [0.05, 0.95])
         row |= {'ms_median': median * 1e3, 'ms_p5': low * 1e3, 'ms_p95': high * 1e3, 'images_per_s': batch / median}
-        row['cpu_ms'] = statistics.median(self.cpu_seconds) * 1e3
-        ratios = [a / b for a, b in zip(reference.seconds, self.seconds)]
-        if ratios:
+        row['cpu_ms'] = statistics.median(lap.processor for lap in self.laps) * 1e3
+        if reference.laps:
+            pairs = list(zip(reference.laps, self.laps))
+            ratios = [theirs.wall / own.wall for theirs, own in pairs]
             row['ratio_to_torch'] = statistics.median(ratios)
             row['ratio_low'], row['ratio_high'] = bootstrap_interval(ratios)
-            cpu_ratios = [a / b for a, b in zip(reference.cpu_seconds, self.cpu_seconds)]
-            row['cpu_ratio'] = statistics.median(cpu_ratios)
+            row['cpu_ratio'] = statistics.median(theirs.processor / own.processor for theirs, own in pairs)
         return row
 
 
@@ -164,17 +162,9 @@ def open_peer(name: str, batch: int, size: tuple[int, int], folder: Path, device
     return Form(name, lambda: engine.run(inputs), path)
 
 
-def take_turns(forms: Sequence[Form], rounds: int) -> None:
-    """Time forms round by round, in both directions, so that what slows the machine slows all of them."""
-    ready = [form for form in forms if form.run is not None]
-    for form in ready:
-        assert form.run is not None
-        form.run()
-    for turn in range(rounds):
-        for form in ready[:: 1 if turn % 2 else -1]:
-            assert form.run is not None
-            time.sleep(_REST)
-            start, cpu_start = time.perf_counter(), time.process_time()
-            form.run()
-            form.seconds.append(time.perf_counter() - start)
-            form.cpu_seconds.append(time.process_time() - cpu_start)
+def time_forms(forms: Sequence[Form], rounds: int) -> None:
+    """Time in turns the forms that could be had."""
+    steps = {form.name: form.run for form in forms if form.run is not None}
+    laps = take_turns(steps, rounds, rest=_REST)
+    for form in forms:
+        form.laps = laps.get(form.name, [])

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What the global tokens gather and where they deliver it, and the gates of the FFN (paper Figure 4).
+"""Attention of the global tokens, to and from the image, and gates of the FFN (paper Figure 4).
 
 The model runs as always, with its fused attention; hooks take the inputs of its layers, and the softmax is computed
 again from these, explicitly.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlightvit.errors import UserError
@@ -147,3 +148,27 @@ def _block_maps(
     return BlockMaps(
         stage, index, stride, to_grid(aggregation[0]), to_grid(broadcast[0].transpose(-2, -1)), spatial, channel
     )
+
+
+def to_pixels(values: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Lay a map of tokens over the image: each token covers its ``stride`` x ``stride`` pixels, smoothly in between.
+
+    Args:
+        values: (H, W), one value per token.
+        stride: Pixels per token side.
+        size: (height, width) of the image in pixels; what the grid covers beyond that is padding, and cut off.
+
+    Shape:
+        (H, W) -> (height, width)
+    """
+    height, width = size
+    rows, columns = values.shape
+    if rows * stride < height or columns * stride < width:
+        raise ValueError(f'a grid of {rows}x{columns} tokens of {stride} px does not cover {height}x{width} px')
+    # Beyond the border the map falls off by what nobody sees, so that a peak in a border token lies at the token's
+    # centre, as it does elsewhere, and not anywhere between there and the edge.
+    ringed = F.pad(values[None, None], (1, 1, 1, 1), mode='replicate')
+    fall = torch.full_like(ringed, 0.9999)
+    fall[..., 1:-1, 1:-1] = 1
+    grown = F.interpolate(ringed * fall, scale_factor=stride, mode='bilinear', align_corners=False)
+    return grown[0, 0, stride : stride + height, stride : stride + width]

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmlightvit.errors import UserError
-from mmlightvit.explain.attention import BlockMaps, collect_maps, find_backbone
-from mmlightvit.explain.attention_sheet import COLOUR_MAP, to_pixels
+from mmlightvit.explain.attention import BlockMaps, collect_maps, find_backbone, to_pixels
 from mmlightvit.inference.model import Model
 from mmlightvit.inference.outputs import Writer
 from mmlightvit.inference.preprocess import prepare
@@ -29,6 +28,8 @@ from mmlightvit.pictures.convert import shares, write_picture
 from mmlightvit.pictures.drawing import COLOURS, Canvas, Colour, colour_of, draw, enlargement, eroded
 from mmlightvit.pictures.result import Result
 
+#: Sequential, legible in print and for every kind of colour vision.
+COLOUR_MAP = 'inferno'
 _OBJECTS, _TOKENS = 6, 3
 _GAP, _LINE, _HEAD = 16, 34, 56
 #: Pixels of the longer side of the two large pictures.

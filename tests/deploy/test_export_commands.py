@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmlightvit.cli import main
-from mmlightvit.cost.forms import COLUMNS, Form, take_turns
+from mmlightvit.cost.forms import COLUMNS, Form, time_forms
 from mmlightvit.errors import UserError
 
 
@@ -111,7 +111,7 @@ def test_turns_and_their_ratios():
         Form('fast', step('fast', 0.005)),
         Form('none', status='it is missing'),
     ]
-    take_turns(forms, 4)
+    time_forms(forms, 4)
     assert order == ['torch', 'fast', 'fast', 'torch', 'torch', 'fast', 'fast', 'torch', 'torch', 'fast']
     rows = [form.row(forms[0], batch=2) for form in forms]
     assert [list(row) for row in rows] == [list(COLUMNS)] * 3

@@ -11,11 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from contact_sheet import contact_sheet, predict
+
 from mmlightvit.cli.config import load_config
 from mmlightvit.cli.quiet import quiet_terminal
 from mmlightvit.errors import exit_on_user_error
 from mmlightvit.explain.curves import plot_logs, read_run
-from mmlightvit.explain.predictions import contact_sheet, predict
 from mmlightvit.toolboxes import import_toolbox
 
 

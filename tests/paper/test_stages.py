@@ -7,12 +7,12 @@ import csv
 import io
 
 import pytest
+from stages import StageSpeed, measure_stages, stage_cells
+from steps import Case
 from torch import nn
 from variants import TEST_ARCH
 
-from mmlightvit.cost.benchmark import Case
 from mmlightvit.cost.counting import count
-from mmlightvit.cost.stages import StageSpeed, measure_stages, stage_cells
 from mmlightvit.cost.tables import render
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT

@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from steps import Case, make_step
 from torch import nn
 
-from mmlightvit.cost.benchmark import Case, make_step
 from mmlightvit.cost.counting import count
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT

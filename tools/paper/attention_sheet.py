@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmlightvit.errors import UserError
-from mmlightvit.explain.attention import BlockMaps
+from mmlightvit.explain.attention import BlockMaps, to_pixels
+from mmlightvit.explain.tokens import COLOUR_MAP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Sequential, legible in print and for every kind of colour vision.
-COLOUR_MAP = 'inferno'
 _DPI = 110
 _TOKENS_PER_LINE = 8
 # Inches.
@@ -38,30 +37,6 @@ class _Tile(NamedTuple):
     def pixels(self, size: Sequence[int]) -> tuple[int, int]:
         """(height, width) in pixels: twice the resolution of the sheet, but no more than the image has."""
         return min(round(2 * _DPI * self.height), size[0]), min(round(2 * _DPI * self.width), size[1])
-
-
-def to_pixels(values: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Lay a map of tokens over the image: each token covers its ``stride`` x ``stride`` pixels, smoothly in between.
-
-    Args:
-        values: (H, W), one value per token.
-        stride: Pixels per token side.
-        size: (height, width) of the image in pixels; what the grid covers beyond that is padding, and cut off.
-
-    Shape:
-        (H, W) -> (height, width)
-    """
-    height, width = size
-    rows, columns = values.shape
-    if rows * stride < height or columns * stride < width:
-        raise ValueError(f'a grid of {rows}x{columns} tokens of {stride} px does not cover {height}x{width} px')
-    # Beyond the border the map falls off by what nobody sees, so that a peak in a border token lies at the token's
-    # centre, as it does elsewhere, and not anywhere between there and the edge.
-    ringed = F.pad(values[None, None], (1, 1, 1, 1), mode='replicate')
-    fall = torch.full_like(ringed, 0.9999)
-    fall[..., 1:-1, 1:-1] = 1
-    grown = F.interpolate(ringed * fall, scale_factor=stride, mode='bilinear', align_corners=False)
-    return grown[0, 0, stride : stride + height, stride : stride + width]
 
 
 def choose(

@@ -1,17 +1,11 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Timing models against each other so that the ratio can be believed on a machine that is not quiet.
-
-All models of a case take turns, round by round and in both directions, and each round gives one ratio per model: what
-slows the machine down slows both. Reported are the median ratio and a bootstrap interval of it.
-"""
+"""Steps of models, timed in turns: forward, or forward and backward, eager, compiled or as a CUDA graph."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import statistics
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +17,7 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
+from mmlightvit.cost.timing import bootstrap_interval, take_turns
 from mmlightvit.errors import UserError
 
 DTYPES: Mapping[str, torch.dtype] = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -121,31 +116,14 @@ class Timing:
         return bootstrap_interval(self.ratios)
 
 
-def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median, with a fixed seed; of ratios of a round, it pairs.
-
-    Args:
-        values: The sample, at least one value.
-        level: Confidence level in (0, 1).
-    """
-    from scipy.stats import bootstrap
-
-    if len(set(values)) == 1:
-        return values[0], values[0]
-    interval = bootstrap(
-        (values,), np.median, confidence_level=level, n_resamples=2000, method='percentile', rng=0
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
 def compare(
     models: Mapping[str, nn.Module],
     case: Case,
     rounds: int = 15,
     seconds: float = 0.3,
     forms: Mapping[str, str] = MappingProxyType({}),
-    progress: bool = True,
-    clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[str], None] = lambda line: None,
+    processor_time: bool = False,
 ) -> list[Timing]:
     """Time models in turns.
 
@@ -155,17 +133,10 @@ def compare(
         rounds: Rounds, >= 1; every model runs once in each.
         seconds: About how long a model runs in each round.
         forms: Name to form, for the models that run in another one than the case says.
-        progress: Whether to say on stderr what is being timed.
-        clock: Seconds; ``time.process_time`` counts the processor's, which other programs on it do not change.
+        progress: Takes a line about what is being timed.
+        processor_time: Whether to count the processor's time, which other programs on it do not change.
     """
-    if rounds < 1:
-        raise UserError(f'rounds: expected at least 1, got {rounds}')
-
-    def say(text: str) -> None:
-        if progress:
-            print(text, file=sys.stderr, flush=True)
-
-    steps, repeats, peaks = {}, {}, {}
+    steps, peaks = {}, {}
     cases = {name: replace(case, form=forms.get(name, case.form)) for name in models}
     if 'compiled' in {each.form for each in cases.values()}:
         # Earlier cases do not count against torch's limit of graphs, beyond which it would go on uncompiled.
@@ -173,33 +144,17 @@ def compare(
         if hasattr(torch._dynamo.config, 'fail_on_recompile_limit_hit'):  # since torch 2.7
             torch._dynamo.config.fail_on_recompile_limit_hit = True
     for name, model in models.items():
-        say(f'{cases[name]}: preparing {name}')
+        progress(f'{cases[name]}: preparing {name}')
         steps[name] = make_step(model, cases[name])
         steps[name]()
-        repeats[name] = max(1, int(seconds / time_of(steps[name], case, clock=clock)))
         peaks[name] = _peak_memory(steps[name], cases[name])
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for i in range(rounds):
-        for name in list(models) if i % 2 == 0 else reversed(list(models)):
-            times[name].append(time_of(steps[name], case, repeats[name], clock))
-        say(f'{case}: round {i + 1} of {rounds}')
+    laps = take_turns(steps, rounds, seconds, sync=case.sync, progress=lambda line: progress(f'{case}: {line}'))
+    times = {name: tuple(lap.processor if processor_time else lap.wall for lap in laps[name]) for name in models}
     first = times[next(iter(models))]
     return [
-        Timing(name, cases[name], tuple(t), tuple(a / b for a, b in zip(first, t)), peaks[name])
-        for name, t in times.items()
+        Timing(name, cases[name], own, tuple(a / b for a, b in zip(first, own)), peaks[name])
+        for name, own in times.items()
     ]
-
-
-def time_of(
-    step: Callable[[], Any], case: Case, repeats: int = 1, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Seconds that a step takes, the mean of some in a row."""
-    case.sync()
-    start = clock()
-    for _ in range(repeats):
-        step()
-    case.sync()
-    return (clock() - start) / repeats
 
 
 def make_step(model: nn.Module, case: Case) -> Callable[[], Any]:
@@ -273,18 +228,6 @@ def _peak_memory(step: Callable[[], Any], case: Case) -> int | None:
     before = read('VmRSS')
     step()
     return max(read('VmHWM') - before, 0)
-
-
-def environment(device: str) -> str:
-    """Hardware, versions and threads, in one line."""
-    if torch.device(device).type == 'cuda':
-        name = torch.cuda.get_device_name(device)
-    else:
-        cpuinfo = Path('/proc/cpuinfo')
-        lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-        models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-        name = f'{models[0] if models else "CPU"}, {torch.get_num_threads()} threads'
-    return f'{name}; torch {torch.__version__}, Python {sys.version.split()[0]}'
 
 
 def speed_line(timings: Sequence[Timing], ours: str) -> str:

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
+import steps
 import torch
+from roofline import Machine, floor_line
 from torch import nn
 from variants import TEST_ARCH
 
-from mmlightvit.cost import benchmark
-from mmlightvit.cost.roofline import Machine, floor_line
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
 
@@ -35,24 +34,17 @@ class Sleeper(nn.Module):
         return image.mean() * self.scale
 
 
-@pytest.mark.parametrize('mode', benchmark.MODES)
+@pytest.mark.parametrize('mode', steps.MODES)
 def test_ratio_of_known_times(mode):
     models = dict(slow=Sleeper(0.03), fast=Sleeper(0.01))
-    case = benchmark.Case(mode=mode, height=8, width=8)
-    slow, fast = benchmark.compare(models, case, rounds=5, seconds=0.0, progress=False)
+    case = steps.Case(mode=mode, height=8, width=8)
+    slow, fast = steps.compare(models, case, rounds=5, seconds=0.0)
     assert slow.ratios == (1.0,) * 5 and len(fast.seconds) == 5
     # Three in truth; a busy machine adds to both.
     assert slow.median >= 0.03 and fast.median >= 0.01 and 1.5 < fast.ratio < 3.2
     assert fast.interval[0] <= fast.ratio <= fast.interval[1]
     assert fast.images_per_second == pytest.approx(1 / fast.median)
     assert all(model.scale.grad is None for model in models.values())
-
-
-def test_processor_time_leaves_out_waiting():
-    (timing,) = benchmark.compare(
-        dict(sleeper=Sleeper(0.2)), benchmark.Case(height=8, width=8), 1, 0.0, progress=False, clock=time.process_time
-    )
-    assert timing.median < 0.1
 
 
 def test_casts_belong_to_each_training_step():
@@ -65,7 +57,7 @@ def test_casts_belong_to_each_training_step():
             return out
 
     model = nn.Sequential(nn.Flatten(), Linear(48, 2))
-    step = benchmark.make_step(model, benchmark.Case(mode='training', dtype='bf16', height=4, width=4))
+    step = steps.make_step(model, steps.Case(mode='training', dtype='bf16', height=4, width=4))
     counts = []
     for _ in range(2):
         with torch.profiler.profile(acc_events=True) as profile:
@@ -79,45 +71,19 @@ def test_peak_memory_is_that_of_the_step():
         def forward(self, image):
             return torch.ones(32, 2**20).sum()
 
-    case = benchmark.Case(height=8, width=8)
-    (timing,) = benchmark.compare(dict(large=Large()), case, 1, 0.0, progress=False)
+    case = steps.Case(height=8, width=8)
+    (timing,) = steps.compare(dict(large=Large()), case, 1, 0.0)
     if timing.peak_bytes is None:
         pytest.skip('the system does not tell the peak memory of a process')
     assert 0.9 * 2**27 < timing.peak_bytes < 1.3 * 2**27
-
-
-def test_models_take_turns_in_both_directions():
-    order = []
-
-    class Noting(nn.Module):
-        def __init__(self, name):
-            super().__init__()
-            self.name = name
-
-        def forward(self, image):
-            order.append(self.name)
-            return image
-
-    case = benchmark.Case(height=8, width=8)
-    benchmark.compare({name: Noting(name) for name in 'abc'}, case, rounds=4, seconds=0.0, progress=False)
-    assert ''.join(order[-12:]) == 'abccbaabccba'
-
-
-def test_interval_of_the_median():
-    sample = np.random.default_rng(1).normal(2.0, 0.1, 400)
-    low, high = benchmark.bootstrap_interval(sample)
-    # The median of a normal sample has a standard error of 1.2533 sigma / sqrt(n).
-    assert (high - low) / (2 * 1.96) == pytest.approx(1.2533 * 0.1 / 20, rel=0.25)
-    assert low < 2.0 < high
-    assert benchmark.bootstrap_interval([3.0]) == (3.0, 3.0)
 
 
 def test_one_model_in_another_form(monkeypatch):
     models = dict(reference=LightViT(TEST_ARCH), mmlightvit=LightViT(TEST_ARCH))
     compiled = []
     monkeypatch.setattr(torch, 'compile', lambda model, **kwargs: compiled.append((model, kwargs)) or model)
-    case = benchmark.Case(form='compiled', height=32, width=32)
-    timings = benchmark.compare(models, case, 1, 0.0, forms=dict(reference='eager'), progress=False)
+    case = steps.Case(form='compiled', height=32, width=32)
+    timings = steps.compare(models, case, 1, 0.0, forms=dict(reference='eager'))
     assert [timing.case.form for timing in timings] == ['eager', 'compiled']
     assert compiled == [(models['mmlightvit'], dict(dynamic=False))]
 
@@ -130,7 +96,7 @@ def test_one_model_in_another_form(monkeypatch):
 ])  # fmt: skip
 def test_cases_that_do_not_exist(wrong, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        benchmark.Case(**wrong)
+        steps.Case(**wrong)
 
 
 def test_floor_is_the_slower_of_arithmetic_and_memory():
@@ -143,8 +109,8 @@ def test_floor_counts_the_weights_once():
     model, machine = LightViT(TEST_ARCH), Machine(bytes_per_second=1e9, flops_per_second=1e18)
     floors = {}
     for batch in (1, 3, 17):
-        case = benchmark.Case(batch=batch, height=64, width=64)
-        line = floor_line(model, benchmark.Timing('m', case, (1.0,), (1.0,), None), machine)
+        case = steps.Case(batch=batch, height=64, width=64)
+        line = floor_line(model, steps.Timing('m', case, (1.0,), (1.0,), None), machine)
         floors[batch] = float(re.search(r'floor ([\d.]+) ms', line)[1])
     weights = 4e-6 * sum(p.numel() for p in model.parameters())  # ms at 1 GB/s
     per_image = (floors[17] - floors[1]) / 16
@@ -154,7 +120,7 @@ def test_floor_counts_the_weights_once():
 
 def tool(repo, *args):
     """The tool in a process of its own that sees no GPU."""
-    command = [sys.executable, 'tools/analysis/benchmark.py', *map(str, args)]
+    command = [sys.executable, 'tools/paper/benchmark.py', *map(str, args)]
     env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -175,7 +141,7 @@ def test_tool_against_another_form(repo, tmp_path):
     rows = list(csv.DictReader(files[0].read_text().splitlines()))
     assert [row['model'] for row in rows] == ['reference', 'mmlightvit'] * 4
     assert {(row['mode'], row['dtype']) for row in rows} == {
-        (mode, dtype) for mode in benchmark.MODES for dtype in ('float32', 'bf16')
+        (mode, dtype) for mode in steps.MODES for dtype in ('float32', 'bf16')
     }
     assert all(float(row['images/s']) > 0 and float(row['ratio']) > 0 for row in rows)
     assert re.search(r'mmlightvit is [\d.]+ \([\d.]+ to [\d.]+\) times as fast as reference \(eager\)', done.stdout)

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mmlightvit.cost.benchmark import Timing
-from mmlightvit.cost.paper import PaperRow, table_3
-from mmlightvit.cost.stages import StageSpeed
+from published_rows import PaperRow, table_3
+from stages import StageSpeed
+from steps import Timing
+
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def plot_stages(parts: Sequence[StageSpeed], path: str | Path, title: str) -> No
     """Figure 5a: throughput and efficiency of each part.
 
     Args:
-        parts: What :func:`~mmlightvit.cost.stages.measure_stages` returned.
+        parts: What :func:`~stages.measure_stages` returned.
         path: The picture; its ending says the format.
         title: Model, input, hardware.
     """
@@ -188,7 +189,7 @@ def plot_ratios(timings: Sequence[Timing], path: str | Path) -> None:
     """Bars of a benchmark's median ratios with their intervals.
 
     Args:
-        timings: What :func:`~mmlightvit.cost.benchmark.compare` returned, of one case or several.
+        timings: What :func:`~steps.compare` returned, of one case or several.
         path: The picture; its ending says the format.
     """
     from matplotlib.figure import Figure

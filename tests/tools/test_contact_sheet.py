@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contact_sheet import contact_sheet
 from PIL import Image
 
 from mmlightvit.errors import UserError
-from mmlightvit.explain.predictions import contact_sheet
 from mmlightvit.pictures.result import Result
 
 GREY = np.full((320, 320, 3), 128, np.uint8)

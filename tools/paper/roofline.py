@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from steps import DTYPES, Case, Timing
 from torch import nn
 
-from mmlightvit.cost.benchmark import DTYPES, Case, Timing, time_of
 from mmlightvit.cost.counting import count
+from mmlightvit.cost.timing import time_of
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,17 @@ class Machine:
 
     @classmethod
     @functools.cache
-    def measure(cls, device: str, dtype: str, clock: Callable[[], float] = time.perf_counter) -> Machine:
+    def measure(cls, device: str, dtype: str, processor_time: bool = False) -> Machine:
         """Measure once with a device and type, named as in a case: the best of five."""
         case = Case(device=device, dtype=dtype)
         large = torch.device(device).type == 'cuda'
         source = torch.ones((1 << 28 if large else 1 << 25), device=device)
         target, side = torch.empty_like(source), 8192 if large else 1024
         a = torch.randn(side, side, device=device, dtype=DTYPES[dtype])
-        copying = min(time_of(lambda: target.copy_(source), case, clock=clock) for _ in range(5))
-        product = min(time_of(lambda: a @ a, case, clock=clock) for _ in range(5))
+        copying, product = (
+            min(time_of(step, sync=case.sync)[processor_time] for _ in range(5))
+            for step in (lambda: target.copy_(source), lambda: a @ a)
+        )
         return cls(2 * source.numel() * source.element_size() / copying, 2 * side**3 / product)
 
     def floor(self, macs: int, num_bytes: int) -> float:
