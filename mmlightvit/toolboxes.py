@@ -124,6 +124,13 @@ def import_toolbox(scope: str) -> None:
         raise UserError(f'{scope} cannot be imported: {error}; run mmlightvit doctor') from error
 
 
+def kind_of(part: Any) -> str:
+    """The name of the class that a part of a config is to be, without scope and module; '' where it names none."""
+    kind = part.get('type') if isinstance(part, Mapping) else None
+    name = kind.__name__ if isinstance(kind, type) else str(kind or '')
+    return name.rpartition('.')[2]
+
+
 def build_model(cfg: Mapping[str, Any]) -> nn.Module:
     """Build the model of a config without loading weights or touching data.
 

@@ -15,6 +15,7 @@ from mmlightvit.checkpoint.load import load_into
 from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
 from mmlightvit.registry import FUNCTIONS
+from mmlightvit.toolboxes import kind_of
 
 Backbone = TypeVar('Backbone', bound=nn.Module)
 
@@ -63,6 +64,6 @@ def _of_folder(path: Path) -> dict[str, Any]:
         arguments = dict(json.loads(path.read_text(encoding='utf-8'))['model']['backbone'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} describes no backbone: {type(error).__name__}: {error}') from None
-    if str(arguments.pop('type', '')).rpartition('.')[2] != 'LightViT':
+    if kind_of(arguments) != 'LightViT':
         raise UserError(f'{path} describes a model whose backbone is no LightViT')
-    return {key: value for key, value in arguments.items() if key not in ('init_cfg', '_scope_')}
+    return {key: value for key, value in arguments.items() if key not in ('type', 'init_cfg', '_scope_')}

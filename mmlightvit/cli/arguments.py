@@ -87,19 +87,6 @@ def _about_item(item: str, values: Sequence[str], prog: str) -> str:
     return f'expected KEY=VALUE such as train_dataloader.batch_size=4, got {item!r}'
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, example: str = 'model.backbone.arch=small') -> None:
-    """``CONFIG``, ``--data-root`` and ``--cfg-options``."""
-    parser.add_argument('config', metavar='CONFIG', help='config file')
-    parser.add_argument('--data-root', metavar='DIR', help='where the data is: moves every split and evaluator file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help=f'change settings of the config, e.g. {example}; +KEY=VALUE adds one that it does not have',
-    )
-
-
 def refuse_unread(args: argparse.Namespace, names: Iterable[str], reason: str) -> None:
     """Refuse options that nothing would read.
 
@@ -189,20 +176,3 @@ def output_folder(args: argparse.Namespace) -> Path:
     if args.out is None:
         return free_folder(Path(args.default_out))
     return named_folder(Path(args.out), args.overwrite)
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What training and testing share."""
-    parser.add_argument('--work-dir', metavar='DIR', help='logs and checkpoints (default work_dirs/CONFIG)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on the CPU')
-    parser.add_argument(
-        '--compile',
-        nargs='?',
-        const='default',
-        metavar='MODE',
-        help='compile the backbone with torch.compile in MODE (default "default"); takes minutes on the first batch',
-    )
-    parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='what started the processes'
-    )
-    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # older launchers' way

@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from mmlightvit.cli.arguments import Parser, add_config_arguments
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.options import CONFIG, add_options, configure
 
 SPLITS = ('train', 'val', 'test')
 
@@ -18,16 +19,14 @@ def parser() -> argparse.ArgumentParser:
         'Read the data that a config names and list every problem; exit code 1 if there is any.',
         ['configs/mask_rcnn_lightvit_t_1x.py --data-root /data/coco', 'pets/config.py --split val'],
     )
-    add_config_arguments(parser, 'train_dataloader.dataset.ann_file=FILE')
+    add_options(parser, CONFIG)
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=list(SPLITS), help='default: all that it has')
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is found; 1 if there is a problem."""
-    from mmlightvit.cli.config import read_config
-
-    cfg = read_config(args)
+    cfg = configure(args)
     from rich.console import Console
     from rich.progress import track
 

@@ -1,11 +1,9 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""Reading a config and applying the options that every command on a config has."""
+"""Reading a config."""
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,54 +67,4 @@ def load_config(path: str) -> Config:
     except Exception as error:  # a config is a program of the user's, which may raise anything
         raise UserError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
     require_toolbox(cfg.get('default_scope'), path)
-    return cfg
-
-
-def read_config(args: argparse.Namespace, first: Callable[[Config], None] | None = None) -> Config:
-    """The config of :func:`~mmlightvit.cli.arguments.add_config_arguments`, with its options applied.
-
-    Args:
-        args: The command's arguments.
-        first: Changes the config before the options do.
-
-    Raises:
-        UserError: It cannot be read, or an option does not fit it.
-    """
-    cfg = load_config(args.config)
-    if first is not None:
-        first(cfg)
-    if args.data_root is not None:
-        from mmlightvit.data.data_root import move_data_root
-
-        move_data_root(cfg, os.path.expanduser(args.data_root))
-    if args.cfg_options:
-        from mmlightvit.cli.settings import change
-
-        change(cfg, args.cfg_options)
-    return cfg
-
-
-def read_run_config(args: argparse.Namespace, first: Callable[[Config], None] | None = None) -> Config:
-    """The config of a command with :func:`~mmlightvit.cli.arguments.add_run_arguments`, with its options applied.
-
-    Args:
-        args: The command's arguments.
-        first: Changes the config before the options do.
-
-    Raises:
-        UserError: It cannot be read, or an option does not fit it.
-    """
-    from mmlightvit.cli import options
-
-    cfg = read_config(args, first)
-    options.drop_idle_workers(cfg)
-    if args.compile is not None:
-        options.use_compile(cfg, args.compile)
-    cfg.launcher = args.launcher
-    if args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg

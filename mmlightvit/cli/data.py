@@ -227,9 +227,9 @@ def run_stats(args: argparse.Namespace) -> int:
 
 def _config(path: Path) -> Any:
     """A config with its toolbox imported."""
-    from mmlightvit.cli.config import read_config
+    from mmlightvit.cli.config import load_config
     from mmlightvit.toolboxes import import_toolbox
 
-    cfg = read_config(argparse.Namespace(config=str(path), data_root=None, cfg_options=None))
+    cfg = load_config(str(path))
     import_toolbox(cfg.default_scope)
     return cfg

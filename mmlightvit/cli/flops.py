@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from mmlightvit.cli.arguments import Parser, add_config_arguments
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.options import CONFIG, add_options, configure
 from mmlightvit.errors import UserError
 
 
@@ -18,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         'Parameters and multiply-adds of a config of any task, without its data.',
         ['configs/mask_rcnn_lightvit_t_1x.py', 'configs/lightvit_t_imagenet.py --shape 384 384 --depth 4'],
     )
-    add_config_arguments(parser)
+    add_options(parser, CONFIG)
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'),
         help='input size in pixels (default: classifier 224 224, detector 800 1280, segmenter 512 512)',
@@ -30,11 +31,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table."""
-    from mmlightvit.cli.config import read_config
-
     if args.depth < 0:
         raise UserError(f'--depth: expected a number >= 0, got {args.depth}')
-    cfg = read_config(args)
+    cfg = configure(args)
     from mmlightvit.cli.quiet import quiet_terminal
     from mmlightvit.cost.counting import count
     from mmlightvit.cost.reports import count_report

@@ -1,227 +1,254 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What the options of training and testing change in a config; the toolboxes' differences are fields of their table."""
+"""The options of the commands that work on a config: what each changes, and at which stage. Imports nothing heavy.
+
+A config is read, and then changed stage by stage in the order of :data:`STAGES`: a later one has the last word. Within
+a stage, options are applied in the order of their table.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmengine.config import Config, ConfigDict
-
-from mmlightvit.data.data_root import leaf_datasets
+from mmlightvit.cli import recipe, testing
+from mmlightvit.cli.arguments import KeyValues
+from mmlightvit.cli.config import load_config
 from mmlightvit.errors import UserError
-from mmlightvit.toolboxes import TOOLBOXES, Toolbox
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmlightvit.data.folder import DatasetFolder
+
+PATIENCE = 20  # validations without progress after which the training on a folder stops
 
 
-def drop_idle_workers(cfg: Config) -> None:
-    """Leave out the settings of workers where a data loader has none: torch refuses them."""
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader and not loader.get('num_workers'):
-            loader.pop('prefetch_factor', None)
-            if loader.get('persistent_workers'):
-                loader.persistent_workers = False
+class Stage(NamedTuple):
+    """A step from the file to the config that is run.
+
+    Attributes:
+        meaning: What is set there.
+        group: Title of its options in the help; None for those that need none.
+    """
+
+    meaning: str
+    group: str | None = None
 
 
-def drop_replaced_weights(cfg: Config) -> None:
-    """Leave out the backbone's ``init_cfg`` where all of a LightViT comes from ``load_from``."""
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
-    ours = str(backbone.get('type')).rpartition('.')[2] == 'LightViT'  # others are loaded as far as they fit
-    fresh = cfg.get('load_fresh') or ()
-    kept = any(part.startswith('backbone') for part in ([fresh] if isinstance(fresh, str) else fresh))
-    if cfg.get('load_from') is not None and ours and not kept:
-        backbone.pop('init_cfg', None)
+#: The order of precedence.
+STAGES = {
+    'process': Stage('what this process sees, before anything is imported'),
+    'folder': Stage('the recipe of a prepared folder, which needs its data', 'for a prepared folder'),
+    'paths': Stage('where the data is'),
+    'settings': Stage('any setting'),
+    'run': Stage('where and how the processes run'),
+    'short': Stage('what is changed most', 'short for settings of the config'),
+    'method': Stage('ways of training'),
+    'length': Stage('the length that was measured for the config of all other options'),
+}
+
+#: Settings that a config needs.
+NEEDS = {
+    'trained': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'tested': ('test_dataloader', 'test_evaluator', 'test_cfg'),
+}
+
+#: Changes a config, by the option's value.
+Change = Callable[..., None]
 
 
-def use_amp(cfg: Config) -> None:
-    """Train in mixed precision.
+class Option(NamedTuple):
+    """An option of a command.
+
+    Attributes:
+        flag: As on the command line.
+        stage: Key of :data:`STAGES`.
+        change: The setting that takes the value, or what is done with it; None if the command reads it itself.
+        argument: The other arguments of ``add_argument``.
+        least: The least value.
+        implied: The value where it is not given, by the other arguments and the prepared folder.
+        of_data: Whether the change takes the prepared folder too, or None for a config.
+    """
+
+    flag: str
+    stage: str
+    change: str | Change | None
+    argument: dict[str, Any]
+    least: int | None = None
+    implied: Callable[[argparse.Namespace, DatasetFolder | None], Any] = lambda *_: None
+    of_data: bool = False
+
+    @property
+    def name(self) -> str:
+        """Where the parsed arguments have its value."""
+        return self.argument.get('dest', self.flag.lstrip('-').replace('-', '_'))
+
+
+def option(flag: str, stage: str, change: str | Change | None, **argument: Any) -> Option:
+    """A row of a table; ``argument`` holds the other attributes too."""
+    own = {key: argument.pop(key) for key in ('least', 'implied', 'of_data') if key in argument}
+    return Option(flag, stage, change, argument, **own)
+
+
+SWITCH: dict[str, Any] = {'action': 'store_true'}
+
+#: Of every command that reads a config.
+CONFIG = (
+    option('--data-root', 'paths', recipe.move_data, metavar='DIR',
+           help='where the data is: moves every split and evaluator file'),
+    option('--cfg-options', 'settings', recipe.change_settings, nargs='+', action=KeyValues, metavar='KEY=VALUE',
+           help='change settings of the config, e.g. model.backbone.arch=small; +KEY=VALUE adds one that it does not '
+           'have'),
+)  # fmt: skip
+
+#: What training and testing share.
+RUN = (
+    *CONFIG,
+    option('--work-dir', 'run', 'work_dir', metavar='DIR', help='logs and checkpoints (default work_dirs/CONFIG)'),
+    option('--compile', 'run', recipe.use_compile, nargs='?', const='default', metavar='MODE',
+           help='compile the backbone with torch.compile in MODE (default "default"); takes minutes on the first '
+           'batch'),
+    option('--launcher', 'run', 'launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+           help='what started the processes'),
+    option('--local-rank', 'run', recipe.take_local_rank, type=int, help=argparse.SUPPRESS),  # older launchers' way
+)  # fmt: skip
+
+AMP = 'mixed precision: float16 on a GPU, bfloat16 on the CPU'
+
+TRAIN = (
+    option('--device', 'process', None, metavar='D', help='cpu, cuda or cuda:N'),
+    option('--model', 'folder', recipe.use_model, of_data=True, metavar='NAME',
+           help='model of another config of the task'),
+    option('--fold', 'folder', recipe.use_fold, of_data=True, type=int, metavar='K',
+           help='train on fold K of `mmlightvit data split --folds`'),
+    option('--balance', 'folder', recipe.balance, of_data=True, choices=('none', 'repeat', 'loss'),
+           help='rare classes: more often, or heavier'),
+    option('--no-report', 'folder', None, **SWITCH, help='leave out the report at the end'),
+    *RUN,
+    option('--from', 'short', recipe.start_from, dest='source', metavar='MODEL',
+           help='start from the weights of a file, folder or name; none'),
+    option('--batch', 'short', 'train_dataloader.batch_size', type=int, least=1, metavar='N',
+           help='pictures per step; the rate is scaled along'),
+    option('--epochs', 'short', recipe.use_epochs, of_data=True, type=int, least=1, metavar='N',
+           help='passes over the data; stretches the schedule'),
+    option('--lr', 'short', 'optim_wrapper.optimizer.lr', type=float, metavar='X', help='learning rate, as it is'),
+    option('--size', 'short', recipe.use_size, type=int, least=32, metavar='PX',
+           help='short side, or square, of the pictures'),
+    option('--freeze', 'short', 'model.backbone.frozen_stages', type=int, least=0, metavar='N',
+           help='keep the stem and the first N stages as they start'),
+    option('--workers', 'short', recipe.use_workers, type=int, least=0, metavar='N', help='processes that load data'),
+    option('--seed', 'short', 'randomness.seed', type=int, least=0, metavar='N', help='of everything random'),
+    option('--log', 'short', recipe.use_logs, nargs='+', metavar='NAME',
+           help='tensorboard, mlflow, wandb, clearml, dvclive, aim'),
+    option('--patience', 'short', recipe.use_patience, type=int, least=0, metavar='N',
+           implied=lambda args, folder: PATIENCE if folder is not None else None,
+           help=f'stop after N validations without progress, 0: never (default {PATIENCE} for a folder)'),
+    option('--amp', 'method', recipe.use_amp, **SWITCH, help=AMP),
+    option('--ema', 'method', recipe.use_ema, nargs='?', type=float, const=recipe.EMA_MOMENTUM, metavar='MOMENTUM',
+           help='keep an exponential moving average of the weights, validate it and save it as the model; '
+           f'MOMENTUM is the share of the new weights in each step (default {recipe.EMA_MOMENTUM})'),
+    option('--auto-scale-lr', 'method', recipe.use_auto_scale_lr, **SWITCH,
+           implied=lambda args, folder: args.lr is None and (folder is not None or args.batch is not None),
+           help="scale the learning rate by this run's batch size over the config's auto_scale_lr.base_batch_size"),
+    option('--resume', 'method', recipe.resume, nargs='?', const=recipe.LAST, metavar='FILE',
+           help='go on from a checkpoint; without FILE from the last one in the work directory; `--resume auto` starts '
+           'from the beginning where there is none'),
+    option('--time', 'length', None, metavar='T', help='as many epochs as fit into T, such as 2h30m'),
+)  # fmt: skip
+
+TEST = (
+    *RUN,
+    option('--amp', 'method', 'test_cfg.fp16', **SWITCH, help=AMP),  # its autocast takes bfloat16 on the CPU
+    option('--show', 'method', testing.show, **SWITCH, help='show each prediction in a window'),
+    option('--wait-time', 'method', testing.wait, type=float, metavar='S',
+           help=f'seconds a window of --show stays (default {testing.WAIT_TIME:g})'),
+    option('--show-dir', 'method', testing.draw_into, metavar='DIR', help='write a picture of each prediction to DIR'),
+    option('--tta', 'method', testing.use_tta, **SWITCH,
+           help="test-time augmentation with the config's tta_model and tta_pipeline (boxes, not instance masks)"),
+    option('--out', 'method', testing.keep_predictions, metavar='PATH',
+           help='keep the predictions: a .json or .pkl file, for segmentation a folder of label maps; a test set '
+           'without labels is not measured then'),
+)  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    """``CONFIG``, and the options of a table."""
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    groups: dict[str | None, Any] = {None: parser}
+    for item in options:
+        title = STAGES[item.stage].group
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        names = [item.flag, '--local_rank'] if item.flag == '--local-rank' else [item.flag]
+        groups[title].add_argument(*names, **item.argument)
+
+
+def is_given(item: Option, args: argparse.Namespace) -> bool:
+    """Whether an option stands on the command line."""
+    return _is_set(getattr(args, item.name))
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False  # 0 is a value
+
+
+def require_values(args: argparse.Namespace, options: Sequence[Option], *, on_folder: bool = False) -> None:
+    """What a command line has can be meant; answers before anything is imported.
 
     Raises:
-        UserError: The config's optimizer wrapper is one of its own kind.
+        UserError: A number is too small, or an option would not be read.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    name = kind if isinstance(kind, str) else kind.__name__
-    if name.rsplit('.', maxsplit=1)[-1] not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp replaces OptimWrapper, and the config has optim_wrapper.type={name}')
-    cfg.optim_wrapper.type = 'mmlightvit.AmpOptimWrapper'
+    for item in options:
+        value = getattr(args, item.name)
+        if item.least is not None and value is not None and value < item.least:
+            raise UserError(f'{item.flag} expects a number of at least {item.least}, got {value}')
+        if item.stage == 'folder' and is_given(item, args) and not on_folder:
+            raise UserError(f'{item.flag} goes with a prepared folder (mmlightvit data import), not with a config')
 
 
-def use_ema(cfg: Config, momentum: float) -> None:
-    """Keep a moving average of the weights. A config that keeps one already only gets the momentum.
-
-    Raises:
-        UserError: ``momentum`` is not in (0, 1).
-    """
-    if not 0 < momentum < 1:
-        raise UserError(f'--ema expects a momentum between 0 and 1, the share of the new weights; got {momentum}')
-    hooks = cfg.get('custom_hooks') or []
-    for hook in hooks:
-        if isinstance(hook, dict) and str(hook.get('type')).endswith('EMAHook'):
-            hook['momentum'] = momentum
-            return
-    # Before the checkpoint hook, so that what is saved as the model is the average.
-    hook = ConfigDict(type='mmengine.EMAHook', momentum=momentum, priority='ABOVE_NORMAL')
-    cfg.custom_hooks = [*hooks, hook]
-
-
-def use_compile(cfg: Config, mode: str) -> None:
-    """Compile the backbone. A config that does so already only gets the mode.
-
-    Raises:
-        UserError: torch.compile has no such mode.
-    """
-    from torch._inductor import list_mode_options
-
-    if mode not in list_mode_options():
-        expected = ', '.join(list_mode_options())
-        raise UserError(f'--compile expects a mode of torch.compile ({expected}), got {mode}')
-    hooks = cfg.get('custom_hooks') or []
-    for hook in hooks:
-        if isinstance(hook, dict) and str(hook.get('type')).endswith('CompileBackboneHook'):
-            hook['mode'] = mode
-            return
-    cfg.custom_hooks = [*hooks, ConfigDict(type='mmlightvit.CompileBackboneHook', mode=mode)]
-
-
-def use_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate to the run's batch size.
-
-    Raises:
-        UserError: The config does not say which batch size its learning rate is for.
-    """
-    settings = cfg.get('auto_scale_lr') or {}
-    if not settings.get('base_batch_size'):
-        raise UserError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size, the batch size that the learning rate is for, '
-            'and the config does not set it; add --cfg-options auto_scale_lr.base_batch_size=N'
-        )
-    settings['enable'] = True
-
-
-def show_predictions(cfg: Config, *, window: bool, folder: str | None, wait_time: float) -> None:
-    """Turn the toolbox's visualization hook on, for every image.
-
-    Raises:
-        UserError: A window is asked for without a display, or the config has no such hook.
-    """
-    toolbox = _toolbox(cfg, '--show and --show-dir')
-    if window and os.name == 'posix' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
-        raise UserError('--show needs a display, and this session has none; write files with --show-dir DIR')
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
-    if hook is None:
-        raise UserError('--show and --show-dir need default_hooks.visualization, and the config has none')
-    hook.update(show=window, wait_time=wait_time, interval=1)
-    hook[toolbox.draw_switch] = True
-    if folder is not None:
-        cfg.merge_from_dict({toolbox.draw_folder: os.path.abspath(folder)})
-
-
-def keep_predictions(cfg: Config, path: str | None) -> None:
-    """Write the predictions of the test set to ``path``; of a set without labels nothing else can be had.
+def configure(
+    args: argparse.Namespace,
+    options: Sequence[Option] = CONFIG,
+    folder: DatasetFolder | None = None,
+    to_be: str | None = None,
+) -> Config:
+    """The config of a command, with its options applied in their order.
 
     Args:
-        cfg: The config; its test set is looked at.
-        path: A ``.json`` or ``.pkl`` file, or for label maps a folder; None to write nothing.
+        args: The command's arguments.
+        options: Its table.
+        folder: The prepared folder whose config it is.
+        to_be: Key of :data:`NEEDS`.
 
     Raises:
-        UserError: ``path`` does not suit the task, or there is neither a label nor a path.
+        UserError: The config cannot be read, or an option does not fit it.
     """
-    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    unlabelled = find_unlabelled(cfg)
-    if path is None:
-        if unlabelled:
-            raise UserError(
-                f'{unlabelled} has no labels, so nothing can be measured; write predictions with --out PATH'
-            )
+    cfg = load_config(args.config if folder is None else str(folder.config))
+    if cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    for stage in STAGES:
+        for item in options:
+            value = getattr(args, item.name) if is_given(item, args) else item.implied(args, folder)
+            if item.stage == stage and item.change is not None and _is_set(value):
+                _apply(cfg, item, value, folder)
+        missing = [key for key in NEEDS.get(to_be, ()) if cfg.get(key) is None] if stage == 'settings' else []
+        if missing:
+            raise UserError(f'{args.config} cannot be {to_be}: it has no {", ".join(missing)}')
+    recipe.drop_idle_workers(cfg)
+    return cfg
+
+
+def _apply(cfg: Config, item: Option, value: Any, folder: DatasetFolder | None) -> None:
+    if not isinstance(item.change, str):
+        assert item.change is not None
+        item.change(cfg, value, *([folder] if item.of_data else []))
         return
-    toolbox = _toolbox(cfg, '--out')
-    for _, dataset in leaf_datasets(cfg, 'test') if unlabelled else ():
-        dataset['pipeline'] = _without_labels(dataset['pipeline'])
-        if isinstance(dataset.get('data_prefix'), dict):
-            dataset['data_prefix'].pop('seg_map_path', None)  # mmseg takes no folder, and none that is None
-    if toolbox.dump is None:
-        if os.path.splitext(path)[1]:
-            raise UserError(f'--out expects a folder, for the label maps of {toolbox.task}; got {path}')
-        for metric in metrics:
-            metric.update(output_dir=path, keep_results=True, format_only=bool(unlabelled))
-        return
-    if not path.endswith(('.json', '.pkl', '.pickle')):
-        raise UserError(f'--out expects a file name that ends in .json or .pkl, got {path}')
-    writer = ConfigDict(type=toolbox.dump, out_file_path=path)
-    if path.endswith('.json'):
-        writer = ConfigDict(type='mmlightvit.PredictionsFile', path=path)
-        for entry in leaf_datasets(cfg, 'test'):
-            if str(entry.cfg.get('ann_file')).endswith('.json'):
-                writer.ann_file = _ann_file(entry.cfg)
-    cfg.test_evaluator = [writer] if unlabelled else [*metrics, writer]
-
-
-def find_unlabelled(cfg: Config) -> str | None:
-    """The test set, if it has images only: a COCO file without annotations (test-dev), ``with_label=False``, or no
-    folder of label maps."""
-    toolbox = TOOLBOXES.get(cfg.default_scope)
-    has_maps = toolbox is not None and toolbox.dump is None
-    for _, dataset in leaf_datasets(cfg, 'test'):
-        folders = dataset.get('data_prefix')
-        if dataset.get('with_label') is False:
-            return str(dataset.get('data_root') or folders)
-        if has_maps and isinstance(folders, dict) and 'img_path' in folders and not folders.get('seg_map_path'):
-            return str(folders['img_path'])
-        path = _ann_file(dataset)
-        if path.endswith('.json') and os.path.isfile(path):
-            with open(path, encoding='utf-8-sig') as file:
-                content = json.load(file)
-            if isinstance(content, dict) and 'images' in content and 'annotations' not in content:
-                return path
-    return None
-
-
-def _ann_file(dataset: dict) -> str:
-    return os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-
-
-def _without_labels(steps: list) -> list:
-    """A pipeline, or the alternatives of test-time augmentation, without the steps that load labels."""
-    kept: list = []
-    for step in steps:
-        if isinstance(step, (list, tuple)):
-            kept += [inner] if (inner := _without_labels(list(step))) else []
-        elif not str(step['type']).endswith('LoadAnnotations'):
-            nested = step.get('transforms')
-            kept.append(step if nested is None else ConfigDict(step, transforms=_without_labels(nested)))
-    return kept
-
-
-def use_tta(cfg: Config) -> None:
-    """Test with the config's augmentations and its way of merging their predictions.
-
-    Raises:
-        UserError: The config brings none, or the model predicts instance masks.
-    """
-    toolbox = _toolbox(cfg, '--tta')
-    if cfg.model.get('roi_head', {}).get('mask_head') is not None:
-        raise UserError(
-            "--tta merges boxes only (mmdet's DetTTAModel), and this model predicts instance masks too; "
-            'test it without --tta'
-        )
-    missing = [key for key in ('tta_model', 'tta_pipeline') if cfg.get(key) is None]
-    if missing:
-        raise UserError(f'--tta needs {" and ".join(missing)}, and the config has none')
-    drawing = (cfg.get('default_hooks') or {}).get('visualization') or {}
-    if toolbox.draws_input and drawing.get(toolbox.draw_switch):
-        raise UserError(
-            f"--tta with --show or --show-dir: {cfg.default_scope} draws the network's input, of which there are "
-            'several then; leave one of them out'
-        )
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
-
-
-def _toolbox(cfg: Config, option: str) -> Toolbox:
-    scope = cfg.default_scope
-    if scope not in TOOLBOXES:
-        raise UserError(f'{option} knows {", ".join(TOOLBOXES)}, and the config is for {scope}')
-    return TOOLBOXES[scope]
+    part: Any = cfg
+    for name in item.change.split('.')[:-1]:
+        part = part.get(name) or {}
+        if name == 'backbone' and not part:
+            raise UserError(f'{item.flag} sets {item.change}, and the model of the config has no backbone')
+    cfg.merge_from_dict({item.change: value})

@@ -16,8 +16,9 @@ from mmengine.config import Config
 
 from mmlightvit.cli.config import require_file
 from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
+from mmlightvit.durable.find import goes_on
 from mmlightvit.errors import UserError
-from mmlightvit.toolboxes import is_installed
+from mmlightvit.toolboxes import is_installed, kind_of
 
 # These fetch their files when they are not there.
 DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -50,20 +51,6 @@ def check_training(cfg: Config) -> None:
     check_widths(cfg)  # imports torch
     if not goes_on(cfg):
         check_initial_weights(cfg)
-
-
-def goes_on(cfg: Config) -> bool:
-    """Whether there is a checkpoint to resume from, so that the runner reads no initial weights."""
-    if not cfg.get('resume'):
-        return False
-    if cfg.get('load_from') is not None:
-        return True
-    from mmlightvit.durable.find import LAST_CHECKPOINT, checkpoint_dir, find_candidates
-
-    note = Path(cfg.work_dir) / LAST_CHECKPOINT
-    return any(find_candidates(checkpoint_dir(cfg.work_dir, cfg.get('default_hooks')))) or (
-        note.is_file() and '://' in note.read_text()
-    )
 
 
 def check_testing(cfg: Config) -> None:
@@ -101,7 +88,7 @@ def check_vis_backends(cfg: Config) -> None:
     """
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     for backend in backends if isinstance(backends, (list, tuple)) else [backends]:
-        kind = str(backend.get('type')).rsplit('.', maxsplit=1)[-1]
+        kind = kind_of(backend)
         name = kind.removesuffix('VisBackend').removesuffix('Log').lower()
         packages, distributions = TRACKERS.get(name, ((), ''))
         if name == 'mlflow' and (kind == 'MLflowVisBackend' or os.environ.get('MLFLOW_TRACKING_URI')):
@@ -135,7 +122,7 @@ def check_widths(cfg: Config) -> None:
     """
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
-    if str(backbone.get('type')).rpartition('.')[2] != 'LightViT':
+    if kind_of(backbone) != 'LightViT':
         return
     from mmlightvit.models.backbones.lightvit import ARCH_ZOO
 
@@ -220,7 +207,7 @@ def check_data(cfg: Config, split: str) -> None:
 
 def _check_dataset(entry: DatasetEntry) -> None:
     dataset = entry.cfg
-    name = str(dataset.get('type', '')).rsplit('.', maxsplit=1)[-1]
+    name = kind_of(dataset)
     backend = dataset.get('backend_args') or {}
     if backend.get('backend', 'local') not in ('local', 'disk'):
         return

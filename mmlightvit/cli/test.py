@@ -7,9 +7,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from mmlightvit.cli.arguments import Parser, add_config_arguments, add_run_arguments
-from mmlightvit.cli.config import read_run_config, require_config, require_file
-from mmlightvit.errors import UserError
+from mmlightvit.cli import testing
+from mmlightvit.cli.arguments import Parser
+from mmlightvit.cli.config import require_config, require_file
+from mmlightvit.cli.options import TEST, add_options, configure, require_values
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,34 +26,20 @@ def parser() -> argparse.ArgumentParser:
             'configs/lightvit_t_imagenet.py lightvit_tiny_78.7.ckpt --data-root /data/imagenet --tta',
         ],
     )
-    add_config_arguments(parser)
+    add_options(parser, TEST)
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint file or address')
-    add_run_arguments(parser)
-    parser.add_argument(
-        '--out',
-        metavar='PATH',
-        help='keep the predictions: a .json or .pkl file, for segmentation a folder of label maps; a test set without '
-        'labels is not measured then',
-    )
-    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='write a picture of each prediction to DIR')
-    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds a window of --show stays (default 2)')
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help="test-time augmentation with the config's tta_model and tta_pipeline (boxes, not instance masks)",
-    )
     return parser
 
 
 def require(args: argparse.Namespace) -> None:
-    """What can be refused before anything is imported.
+    """Refuse what can be refused before anything is imported.
 
     Raises:
         UserError: A file of the command line does not exist.
     """
     require_config(args.config)
     require_file(args.checkpoint, 'checkpoint', 'the second argument')
+    require_values(args, TEST)
 
 
 def prepare(args: argparse.Namespace) -> Config:
@@ -61,22 +48,12 @@ def prepare(args: argparse.Namespace) -> Config:
     Raises:
         UserError: Something is missing, or an option does not fit the config.
     """
-    require(args)
-    from mmlightvit.cli import options, preflight
+    from mmlightvit.cli import preflight
 
-    cfg = read_run_config(args)
-    missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
-    if missing:
-        raise UserError(f'{args.config} cannot be tested: it has no {", ".join(missing)}')
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if args.amp:
-        cfg.test_cfg.fp16 = True  # MMEngine's name; its autocast takes bfloat16 on the CPU
-    if args.show or args.show_dir is not None:
-        options.show_predictions(cfg, window=args.show, folder=args.show_dir, wait_time=args.wait_time)
-    if args.tta:
-        options.use_tta(cfg)
-    options.keep_predictions(cfg, args.out)
+    cfg = configure(args, TEST, to_be='tested')
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.out is None:
+        testing.require_labels(cfg)
     preflight.check_testing(cfg)
     for path, option in ((args.out, '--out PATH'), (args.show_dir, '--show-dir DIR')):
         if path is not None:

@@ -22,6 +22,7 @@ from mmlightvit.cli import recipe
 from mmlightvit.cli.config import load_config
 from mmlightvit.cli.quiet import quiet_terminal
 from mmlightvit.cli.run import build_runner
+from mmlightvit.durable.find import goes_on
 from mmlightvit.errors import UserError
 
 _WARM_UP, _TIMED = 5, 20  # iterations
@@ -56,7 +57,7 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def use_time(cfg: Config, seconds: float, resumed: bool) -> str:
+def use_time(cfg: Config, seconds: float) -> str:
     """Give a config the epochs that fit into a time, its schedule stretched to them, and the hook that holds it.
 
     A run that goes on keeps the length that was found when it began.
@@ -64,7 +65,6 @@ def use_time(cfg: Config, seconds: float, resumed: bool) -> str:
     Args:
         cfg: The config, ready to train; changed in place.
         seconds: The time.
-        resumed: Whether the run goes on.
 
     Returns:
         What was found, in a line.
@@ -73,8 +73,8 @@ def use_time(cfg: Config, seconds: float, resumed: bool) -> str:
         UserError: Not one epoch fits.
     """
     written = Path(cfg.work_dir) / Path(cfg.filename).name
-    hooks = [hook for hook in cfg.get('custom_hooks') or [] if not str(hook.get('type')).endswith('TimeBudgetHook')]
-    if resumed and written.is_file():
+    hooks = recipe.custom_hooks(cfg, 'TimeBudgetHook')
+    if goes_on(cfg) and written.is_file():
         earlier = load_config(str(written))
         cfg.train_cfg, cfg.param_scheduler = earlier.train_cfg, earlier.get('param_scheduler')
         cfg.default_hooks = earlier.default_hooks
@@ -92,7 +92,7 @@ def use_time(cfg: Config, seconds: float, resumed: bool) -> str:
     if epochs < 1:
         needed = timedelta(seconds=math.ceil(epoch / (1 - _RESERVE) + seconds - left))
         raise UserError(f'--time: an epoch with its validation does not fit; one takes {needed} ({told})')
-    recipe.use_epochs(cfg, epochs, speed.pictures, speed.processes)
+    recipe.stretch(cfg, epochs, speed.pictures, speed.processes)
     cfg.custom_hooks = [*hooks, ConfigDict(type='mmlightvit.TimeBudgetHook', seconds=round(left, 1))]
     return f'{told}: {epochs} epoch{"s" if epochs > 1 else ""} in {timedelta(seconds=round(epochs * epoch))}'
 
@@ -127,9 +127,7 @@ def measure(cfg: Config) -> Speed:
     probe.visualizer = ConfigDict(type='Visualizer', name='timing', vis_backends=[])
     probe.default_hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items() if name in _KEPT}
     probe.default_hooks.update(checkpoint=None, logger=None)
-    probe.custom_hooks = [
-        hook for hook in probe.get('custom_hooks') or [] if not str(hook.get('type')).endswith('EarlyStoppingHook')
-    ]
+    probe.custom_hooks = recipe.custom_hooks(probe, 'EarlyStoppingHook')
     probe.experiment_name = f'timing_{time.time_ns()}'
     clock = _Clock()
     with tempfile.TemporaryDirectory() as folder, quiet_terminal() as quiet, quiet.imports():

@@ -94,6 +94,18 @@ def find_candidates(directory: str | os.PathLike) -> tuple[list[Path], list[str]
     return candidates, skipped
 
 
+def goes_on(cfg: Mapping[str, Any]) -> bool:
+    """Whether a run of a config finds a checkpoint to resume from, so that it reads no initial weights."""
+    if not cfg.get('resume'):
+        return False
+    if cfg.get('load_from') is not None:
+        return True
+    note = Path(cfg['work_dir']) / LAST_CHECKPOINT
+    return any(find_candidates(checkpoint_dir(cfg['work_dir'], cfg.get('default_hooks')))) or (
+        note.is_file() and '://' in note.read_text()
+    )
+
+
 def remove_strays(directory: str | os.PathLike) -> list[Path]:
     """Remove the half-written files of killed processes, and name them; only while no other run writes there."""
     strays = list(Path(directory).glob(f'.*{TEMPORARY_SUFFIX}'))

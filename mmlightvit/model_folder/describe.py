@@ -13,7 +13,7 @@ from typing import Any
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import InputSpec
 from mmlightvit.model_folder.info import ModelInfo
-from mmlightvit.toolboxes import TOOLBOXES
+from mmlightvit.toolboxes import TOOLBOXES, kind_of
 from mmlightvit.version import __version__
 
 #: Of a model's config, what prediction needs not and must not follow: where weights start from, how it is trained.
@@ -126,7 +126,7 @@ def _input(cfg: Any, dataset: Mapping[str, Any], model: Mapping[str, Any]) -> In
     interpolation = 'bilinear'
     pipeline = dataset.get('pipeline') or cfg.get('test_pipeline') or ()
     for step in pipeline:
-        kind = str(step['type']).rpartition('.')[2]
+        kind = kind_of(step)
         if kind in ('Resize', 'ResizeEdge'):
             resize, interpolation = _resize(step, kind, cfg.default_scope)
         elif kind == 'ResizeToMultiple' and resize is not None:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from mmlightvit import cli
-from mmlightvit.cli import arguments
+from mmlightvit.cli import arguments, options
 from mmlightvit.durable import launch
 
 HEAVY = {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'numpy', 'cv2'}
@@ -121,9 +121,9 @@ def test_a_tool_is_a_command_under_another_name(repo):
 
 def test_the_launchers_are_those_that_can_be_joined():
     parser = arguments.Parser('x')
-    arguments.add_run_arguments(parser)
+    options.add_options(parser, options.RUN)
     for name in launch.LAUNCHERS:
-        assert parser.parse_args(['--launcher', name]).launcher == name
+        assert parser.parse_args(['x.py', '--launcher', name]).launcher == name
     assert re.search('{(.*)}', parser.format_usage())[1].split(',') == list(launch.LAUNCHERS)
 
 

@@ -11,7 +11,7 @@ import pytest
 import tiny_data
 from mmengine.config import Config
 
-from mmlightvit.cli import options, preflight, test, train
+from mmlightvit.cli import preflight, recipe, test, testing, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable.safe_loading.read import CheckpointUnavailable
 from mmlightvit.durable.seal import atomic_save
@@ -35,12 +35,18 @@ def coco(tmp_path, repo):
     return [config, '--data-root', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'run')]
 
 
+def _prepared(command, arguments):
+    args = command.parser().parse_args(arguments)
+    command.require(args)
+    return command.prepare(args)
+
+
 def _train(*arguments):
-    return train.prepare(train.parser().parse_args(arguments))
+    return _prepared(train, arguments)
 
 
 def _test(*arguments):
-    return test.prepare(test.parser().parse_args(arguments))
+    return _prepared(test, arguments)
 
 
 def test_complete_data_pass(coco, tmp_path):
@@ -218,7 +224,7 @@ def test_options_set_what_they_say(coco):
         next(h for h in cfg.custom_hooks if h.type.endswith(name)) for name in ('EMAHook', 'BackboneHook')
     )
     assert (ema.momentum, compiling.mode) == (0.01, 'default')
-    options.use_ema(cfg, 0.02)
+    recipe.use_ema(cfg, 0.02)
     assert [hook.type for hook in cfg.custom_hooks].count('mmengine.EMAHook') == 1
     assert ema.momentum == 0.02
 
@@ -268,5 +274,5 @@ def test_a_hook_left_out_is_no_hindrance():
             test_dataloader=dict(dataset=dict(type='D')),
         )
     )
-    options.use_tta(cfg)
+    testing.use_tta(cfg)
     assert cfg.model.type == 'A'

@@ -50,7 +50,9 @@ def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _prepare(*arguments: Any) -> Any:
-    return train.prepare(train.parser().parse_args([str(item) for item in arguments]))
+    args = train.parser().parse_args([str(item) for item in arguments])
+    train.require(args)
+    return train.prepare(args)
 
 
 def test_the_recipe_of_the_task(pets: Path) -> None:
