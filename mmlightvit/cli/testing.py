@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlightvit.errors import UserError
@@ -110,6 +110,7 @@ def find_unlabelled(cfg: Config) -> str | None:
     """The test set, if it has images only: a COCO file without annotations (test-dev), ``with_label=False``, or no
     folder of label maps."""
     from mmlightvit.data.data_root import leaf_datasets
+    from mmlightvit.pictures import coco
 
     toolbox = TOOLBOXES.get(cfg.default_scope)
     has_maps = toolbox is not None and toolbox.dump is None
@@ -121,9 +122,11 @@ def find_unlabelled(cfg: Config) -> str | None:
             return str(folders['img_path'])
         path = _ann_file(dataset)
         if path.endswith('.json') and os.path.isfile(path):
-            with open(path, encoding='utf-8-sig') as file:
-                content = json.load(file)
-            if isinstance(content, dict) and 'images' in content and 'annotations' not in content:
+            try:
+                content = coco.parse(Path(path).read_bytes(), labelled=False)
+            except ValueError:
+                continue  # the check of the data names it
+            if 'annotations' not in content:
                 return path
     return None
 

@@ -22,6 +22,7 @@ from mmlightvit.pictures import coco
 from mmlightvit.pictures.coco import some
 from mmlightvit.pictures.objects import SPLITS, Picture
 from mmlightvit.pictures.read import as_picture
+from mmlightvit.tasks import TASKS
 
 _TINY = 2.0
 _RARE = 10
@@ -66,12 +67,16 @@ def check_folder(
     for split, file in folder.splits.items():
         if split not in splits:
             continue
-        if folder.task in ('detection', 'instance'):
-            content = coco.parse(file.read_bytes())
-            findings = coco.apply(content, with_mask=folder.task == 'instance')
-            report.problems += [f'{split}: {fault}' for fault in findings.faults if not fault.geometry]
+        if TASKS[folder.task].has_objects:
+            content = coco.read(file)
+            findings = coco.apply(content, folder.size_of, TASKS[folder.task].has_masks)
+            report.problems += [f'{split}: {fault}' for fault in findings.unusable()]
+            report.problems += [f'{split}: {line}' for line in coco.class_problems(content, file, folder.classes)]
             report.notes += [f'{split}: {note}' for note in findings.notes()]
-        read[split] = folder.pictures(split)
+            coco.leave_out(content, findings.unusable())
+            read[split] = folder.of_content(content, split)
+        else:
+            read[split] = folder.pictures(split)
     known = dict(probes or {})
     wanted = {picture.path for pictures in read.values() for picture in pictures}
     known.update(probe_all(sorted(wanted - set(known))))

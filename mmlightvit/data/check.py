@@ -114,14 +114,14 @@ def _check_coco(dataset: Any, with_mask: bool, progress: Progress, report: Repor
 
     for path, image in _in_threads(read, list(readable), progress, 'images'):
         item = readable[path]
-        said = (item.get('height'), item.get('width'))
+        stated = coco.size(item)
         if image.fault:
             report.problems.append(f'{path}: {image.fault}')
-        elif said not in image.sizes:
-            if None not in said:
+        elif stated not in image.sizes:
+            if stated is not None:
                 height, width = image.sizes[0]
                 report.problems.append(
-                    f'{path}: it is {width} x {height} pixels, but {dataset.ann_file} says {said[1]} x {said[0]}'
+                    f'{path}: it is {width} x {height} pixels, but {dataset.ann_file} says {stated[1]} x {stated[0]}'
                 )
             item['height'], item['width'] = image.sizes[0]
     _check_content(dataset, content, with_mask, report)
@@ -197,11 +197,7 @@ def _empty(content: dict) -> set:
 
 def _small(dataset: Any, content: dict) -> set:
     least = ((not dataset.test_mode and dataset.filter_cfg) or {}).get('min_size', 0)
-    return {
-        item.get('id')
-        for item in content['images']
-        if min(item.get('height') or least, item.get('width') or least) < least
-    }
+    return {item.get('id') for item in content['images'] if min(coco.size(item) or (least,)) < least}
 
 
 def _pictures(content: dict, folder: str) -> list[Picture]:

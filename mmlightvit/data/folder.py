@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
 from mmlightvit.pictures import coco
 from mmlightvit.pictures.objects import SPLITS, Annotation, Picture
+from mmlightvit.pictures.read import displayed_size
+from mmlightvit.tasks import TASKS
 
 FORMAT = 'mmlightvit-dataset/1'
-_COCO_TASKS = ('detection', 'instance')
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,12 @@ class DatasetFolder:
     def pictures(self, split: str) -> list[Picture]:
         """The pictures of a split with their labels."""
         file = self.file_of(split)
-        if self.task in _COCO_TASKS:
-            return list(self._from_coco(file, split))
+        if TASKS[self.task].has_objects:
+            content = coco.read(file)
+            coco.complete(content, file, self.size_of)
+            for line in coco.class_problems(content, file, self.classes):
+                raise UserError(line)
+            return self.of_content(content, split)
         out = []
         for line in read_text(file).splitlines():
             name, label = line.rsplit(' ', 1) if self.task == 'classification' else (line, None)
@@ -129,18 +134,21 @@ class DatasetFolder:
             out.append(picture)
         return out
 
-    def _from_coco(self, file: Path, split: str) -> Iterable[Picture]:
-        content = coco.parse(file.read_bytes())
-        by_id = {}
-        for item in content['images']:
-            size = item['height'], item['width']
-            by_id[item['id']] = Picture(self.images / item['file_name'], size, split, source=str(file))
+    def of_content(self, content: dict, split: str) -> list[Picture]:
+        """The pictures of a COCO file's completed content."""
+        by_id = {
+            item['id']: Picture(self.images / item['file_name'], coco.size(item), split, source=str(self.splits[split]))
+            for item in content['images']
+        }
+        names = {item['id']: item['name'] for item in content['categories']}
         for item in content['annotations']:
+            if names.get(item['category_id']) not in self.classes:
+                continue  # as training leaves it out
             x, y, w, h = item['bbox']
             mask = item.get('segmentation')
             by_id[item['image_id']].objects.append(
                 Annotation(
-                    self.classes[item['category_id'] - 1],
+                    names[item['category_id']],
                     [x, y, x + w, y + h],
                     mask if isinstance(mask, list) else [],
                     mask if isinstance(mask, dict) else None,
@@ -149,12 +157,16 @@ class DatasetFolder:
                     score=item.get('score'),
                 )
             )
-        return by_id.values()
+        return list(by_id.values())
+
+    def size_of(self, item: dict) -> tuple[int, int] | None:
+        """(height, width) of the picture of an image entry, as displayed; None where it cannot be read."""
+        return displayed_size(self.images / item['file_name'])
 
 
 def annotation_name(task: str, split: str) -> str:
     """The annotation file of a split, below the prepared folder."""
-    return f'annotations/{split}.json' if task in _COCO_TASKS else f'{split}.txt'
+    return f'annotations/{split}.json' if TASKS[task].has_objects else f'{split}.txt'
 
 
 def write_splits(folder: Path, task: str, classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> dict:
@@ -173,7 +185,7 @@ def write_splits(folder: Path, task: str, classes: Sequence[str], root: Path, pi
             name = annotation_name(task, split)
             write_annotations(folder / name, task, classes, root, chosen)
             counts = {'pictures': len(chosen)}
-            if task in _COCO_TASKS:
+            if TASKS[task].has_objects:
                 counts['objects'] = sum(len(picture.objects) for picture in chosen)
             out[split] = {'file': name, **counts}
     return out
@@ -182,47 +194,14 @@ def write_splits(folder: Path, task: str, classes: Sequence[str], root: Path, pi
 def write_annotations(path: Path, task: str, classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> None:
     """Write the annotation file of some pictures."""
     path.parent.mkdir(exist_ok=True)
-    if task in _COCO_TASKS:
-        text = coco_text(coco_content(classes, root, pictures))
+    if TASKS[task].has_objects:
+        text = coco.text(coco.content_of(classes, root, pictures))
     else:
         lines = [picture.path.relative_to(root).as_posix() for picture in pictures]
         if task == 'classification':
             lines = [f'{name} {classes.index(picture.label)}' for name, picture in zip(lines, pictures)]
         text = ''.join(f'{line}\n' for line in lines)
     atomic_write(path, lambda file: file.write(text.encode()))
-
-
-def coco_content(classes: Sequence[str], root: Path, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """A COCO file: ids from 1, categories in the order of the classes."""
-    place = {name: number for number, name in enumerate(classes, 1)}
-    images: list[dict] = []
-    annotations: list[dict] = []
-    for image_id, picture in enumerate(pictures, 1):
-        height, width = picture.size or (0, 0)
-        name = picture.path.relative_to(root).as_posix()
-        images.append({'id': image_id, 'file_name': name, 'height': height, 'width': width})
-        for item in picture.objects:
-            x1, y1, x2, y2 = item.box or (0, 0, 0, 0)
-            entry = {
-                'id': len(annotations) + 1,
-                'image_id': image_id,
-                'category_id': place[item.label],
-                'bbox': [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)],
-                'area': item.area,
-                'iscrowd': int(item.crowd),
-            }
-            if item.score is not None:
-                entry['score'] = item.score
-            if item.has_mask:
-                entry['segmentation'] = item.mask or item.polygons
-            annotations.append(entry)
-    categories = [{'id': number, 'name': name} for name, number in place.items()]
-    return {'images': images, 'annotations': annotations, 'categories': categories}
-
-
-def coco_text(content: dict[str, Any]) -> str:
-    """The text of a COCO file, the same for the same content; in ASCII, since readers open it in any encoding."""
-    return json.dumps(content)
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:

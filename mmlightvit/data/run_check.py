@@ -10,19 +10,17 @@ Reading order: run -> COCO files -> label images -> class folders -> the config.
 from __future__ import annotations
 
 import functools
-import io
-import json
 import os
 import os.path as osp
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from mmengine import dist, fileio
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from PIL import Image, UnidentifiedImageError
 
 from mmlightvit.data import check
 from mmlightvit.data.audit import Report
@@ -32,6 +30,7 @@ from mmlightvit.durable.images import BadSample, decode, fetch
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
 from mmlightvit.pictures import coco
+from mmlightvit.pictures.read import displayed_size
 
 #: The folder of the work directory that completed files are in.
 COMPLETED = 'annotations'
@@ -182,7 +181,7 @@ def _open(settings: dict, split: str) -> Any:
 
 
 def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Checked) -> int:
-    path = dataset.ann_file
+    path, classes = dataset.ann_file, dataset.metainfo['classes']
     try:
         stored = fetch(path)
         content = coco.parse(stored, labelled=split == 'train')
@@ -194,49 +193,42 @@ def _check_coco(cfg: Config, split: str, entry: Any, dataset: Any, checked: Chec
     with_mask = (
         check.loads_masks(entry.cfg.get('pipeline') or ()) if split == 'train' else any(map(_has_masks, measured))
     )
-    lines = [*report.refused, *coco.class_problems(content, path, dataset.metainfo['classes'])]
+    lines = [*report.refused, *coco.class_problems(content, path, classes)]
     lines += [line] if with_mask and (line := coco.no_masks(content, path)) else []
     if lines:
         raise UserError(f'{split}: {lines[0]}')
-    changed = coco.order_categories(content, dataset.metainfo['classes'])
+    folder = roots(dataset)[0]
+    findings = coco.apply(content, lambda item: displayed_size(Path(folder, item['file_name'])), with_mask)
+    try:
+        coco.refuse([fault for fault in findings.faults if fault.stops], path)
+        objects = [fault for fault in findings.faults if fault.kind == 'annotations']
+        if split == 'train' and len(objects) == len(content['annotations']):
+            coco.refuse(objects, path)
+    except UserError as error:
+        raise UserError(f'{split}: {error}') from None
+    checked.warnings += [f'{split}: {path}: {fault}' for fault in findings.faults]
+    before = len(content['annotations'])
+    coco.leave_out(content, findings.unusable())
+    if split != 'train' and (gone := before - len(content['annotations'])):
+        checked.warnings.insert(0, f'{split}: {path}: {gone} objects are left out of what is measured')
+    changed = coco.order_categories(content, classes)
     if changed:
         checked.notes.append(f'{split}: {path}: its categories are taken in the order of the config')
-    folder = roots(dataset)[0]
-    findings = coco.apply(content, lambda item: _displayed_size(osp.join(folder, item['file_name'])), with_mask)
-    annotations = [fault for fault in findings.faults if fault.kind == 'annotations']
-    stops = [fault for fault in findings.faults if fault.stops]
-    if split == 'train' and not stops and len(annotations) == len(content['annotations']):
-        stops = annotations
-    if split == 'train' and not stops and (nothing := _nothing_to_learn(content, dataset)):
-        raise UserError(f'{split}: {nothing}')
-    if stops:
-        more = f' (and {len(stops) - 1} more like it)' if len(stops) > 1 else ''
-        raise UserError(f'{split}: {path}: {stops[0]}{more}')
     checked.notes += [f'{split}: {path}: {note}' for note in findings.notes()]
     checked.notes += [f'{split}: {line}' for line in check.left_out(dataset, content)]
-    scored = any(not item.cfg.get('format_only') for item in evaluators(cfg, split))
-    if split != 'train' and scored and (nothing := _nothing_to_learn(content, dataset)):
-        checked.warnings.append(f'{split}: {nothing}: average precision has no meaning then')
-    checked.warnings += [f'{split}: {path}: {fault}' for fault in findings.faults]
-    unmeasurable = (
-        {fault.place for fault in annotations if not fault.geometry} if split != 'train' and with_mask else ()
-    )
-    if unmeasurable:
-        kept = [item for place, item in enumerate(content['annotations']) if place not in unmeasurable]
-        checked.warnings.insert(0, f'{split}: {path}: {len(unmeasurable)} objects are left out of what is measured')
-        content['annotations'] = kept
-    if findings.completed or changed or unmeasurable or stored.startswith(b'\xef\xbb\xbf'):
+    if nothing := coco.nothing_to_learn(content, path, classes):
+        if split == 'train':
+            raise UserError(f'{split}: {nothing}')
+        if any(not item.cfg.get('format_only') for item in evaluators(cfg, split)):
+            checked.warnings.append(f'{split}: {nothing}: average precision has no meaning then')
+    if findings.completed or changed or findings.unusable() or stored.startswith(b'\xef\xbb\xbf'):
         copy = osp.join(COMPLETED, f'{entry.key}.{osp.basename(path)}')
-        checked.completed[copy] = json.dumps(content).encode()
+        checked.completed[copy] = coco.text(content).encode()
         checked.notes.append(
             f'{split}: the completed file, which this run reads, is {osp.abspath(osp.join(cfg.work_dir, copy))}'
         )
         checked.files.update({item.key: copy for item in (entry, *measured)})
     return len(content['images']) - check.number_left_out(dataset, content)
-
-
-def _nothing_to_learn(content: dict, dataset: Any) -> str | None:
-    return coco.nothing_to_learn(content, dataset.ann_file, dataset.metainfo['classes'])
 
 
 def _reads(evaluator: dict, path: str) -> bool:
@@ -246,15 +238,6 @@ def _reads(evaluator: dict, path: str) -> bool:
 
 def _has_masks(evaluator: Any) -> bool:
     return 'segm' in (evaluator.cfg.get('metric') or ())
-
-
-def _displayed_size(path: str) -> tuple[int, int] | None:
-    try:
-        with Image.open(io.BytesIO(fetch(path))) as image:
-            turned = image.getexif().get(0x0112, 1) in range(5, 9)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (BadSample, UnidentifiedImageError, OSError, SyntaxError):
-        return None
 
 
 # Label images ---------------------------------------------------------------------------------------------------------

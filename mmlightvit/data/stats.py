@@ -13,6 +13,7 @@ from PIL import Image
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import Picture
+from mmlightvit.pictures.read import displayed_size
 
 #: COCO's bounds of small and medium objects, in pixels of area.
 _SMALL, _MEDIUM = 32**2, 96**2
@@ -67,9 +68,10 @@ def _count(pictures: list[Picture], folder: DatasetFolder) -> dict[str, Any]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) in range(5, 9)
-        return (image.width, image.height) if turned else (image.height, image.width)
+    size = displayed_size(path)
+    if size is None:
+        raise UserError(f'{path}: it cannot be read; mmlightvit data check lists every problem')
+    return size
 
 
 def table(counts: dict[str, Any]) -> str:

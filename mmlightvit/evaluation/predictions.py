@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.evaluation.truth import Truth, read_json
+from mmlightvit.evaluation.truth import Truth
+from mmlightvit.pictures import coco
 from mmlightvit.pictures.convert import FORMAT, to_dict
 
 #: Detections of a class in a picture that COCO counts.
@@ -102,7 +103,7 @@ def read(source: str | Path | Mapping[str, Any] | Sequence[Any], truth: Truth) -
     Raises:
         UserError: It is neither.
     """
-    content = read_json(Path(source)) if isinstance(source, str | Path) else source
+    content = coco.read_json(Path(source)) if isinstance(source, str | Path) else source
     if isinstance(content, Mapping) and content.get('format') == FORMAT:
         return dict(content)
     name = Path(source).stem if isinstance(source, str | Path) else 'results'
@@ -112,21 +113,22 @@ def read(source: str | Path | Mapping[str, Any] | Sequence[Any], truth: Truth) -
 
 
 def _of_coco(listed: Sequence[Any], truth: Truth, name: str) -> dict[str, Any]:
-    assert truth.coco is not None
-    images = {image['id']: image for image in truth.coco['images']}
-    places = {number: place for place, number in enumerate(truth.coco.get('category_ids', ()))}
+    assert truth.coco is not None and truth.ids is not None
+    places = {label: place for place, label in enumerate(truth.classes)}
     results = {
-        key: dict(path=image['file_name'], height=image['height'], width=image['width'], objects=[])
-        for key, image in images.items()
+        image['id']: dict(path=image['file_name'], height=image['height'], width=image['width'], objects=[])
+        for image in truth.coco['images']
     }
     try:
         for item in listed:
             x, y, w, h = item.get('bbox') or (0, 0, 0, 0)
-            place = places[item['category_id']]
-            found = {'class_id': place, 'class': truth.classes[place], 'score': item['score'], 'xywh': [x, y, w, h]}
+            label = truth.ids.category(item['category_id'])
+            if label is None:
+                raise KeyError(f'category_id {item["category_id"]}')
+            found = {'class_id': places.get(label), 'class': label, 'score': item['score'], 'xywh': [x, y, w, h]}
             if isinstance(item.get('segmentation'), Mapping):
                 found['mask'] = item['segmentation']
-            results[item['image_id']]['objects'].append(found)
+            results[truth.ids.image(item['image_id'])]['objects'].append(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{name} is no COCO results file for {truth.name}: {error!r}') from None
     task = 'instance' if any('segmentation' in item for item in listed) else 'detection'

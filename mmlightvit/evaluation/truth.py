@@ -3,16 +3,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.read import displayed_size
+from mmlightvit.tasks import DETECTION, INSTANCE, TASKS
+
+
+class Ids(NamedTuple):
+    """The ids of a COCO file, as results about it name them.
+
+    Attributes:
+        image: The id in :attr:`Truth.coco` of an image, or None.
+        category: The name of a category, or None.
+    """
+
+    image: Callable[[Any], Any]
+    category: Callable[[Any], str | None]
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,8 @@ class Truth:
         classes: Names, by place.
         pictures: Names of the files, below ``root``.
         root: Folder of the pictures; None where nobody knows it, and then none is shown.
-        coco: Detection, instance: COCO's dict; categories in the order of ``classes``, their ids from 1, those of the
-            file in ``category_ids``.
+        coco: Detection, instance: COCO's dict; categories in the order of ``classes``, their ids from 1.
+        ids: Of the file that it comes from.
         labels: Classification: the class of each picture.
         maps: Segmentation: the file with the class of each pixel.
         remap: Segmentation: the class of a value in these files, where that is not the value itself.
@@ -40,6 +55,7 @@ class Truth:
     pictures: tuple[str, ...]
     root: Path | None = None
     coco: dict[str, Any] | None = None
+    ids: Ids | None = None
     labels: NDArray[np.int64] | None = None
     maps: tuple[Path, ...] = ()
     remap: Mapping[int, int] = field(default_factory=dict)
@@ -94,8 +110,7 @@ class Truth:
         Raises:
             UserError: They do not.
         """
-        kinds = {'instance': 'detection'}
-        if kinds.get(task, task) != kinds.get(self.task, self.task):
+        if TASKS[task].kind != TASKS[self.task].kind:
             raise UserError(f'the model is for {task}, and {self.name} is labelled for {self.task}')
         if classes and tuple(classes) != self.classes:
             raise UserError(f'the model knows {some(classes)}, and {self.name} has {some(self.classes)}')
@@ -126,8 +141,8 @@ class Truth:
             if item['category_id'] in ids
         ]
         categories = [dict(id=number, name=name) for number, name in enumerate(both, 1)]
-        coco = {**self.coco, 'annotations': annotations, 'categories': categories}
-        return Truth(self.name, self.task, both, self.pictures, self.root, coco=coco, notes=tuple(notes))
+        labels = {**self.coco, 'annotations': annotations, 'categories': categories}
+        return replace(self, classes=both, coco=labels, notes=tuple(notes))
 
 
 def of_data(data: str, split: str) -> Truth:
@@ -155,43 +170,58 @@ def of_data(data: str, split: str) -> Truth:
     return Truth(name, folder.task, folder.classes, names, folder.images, labels=np.array(labels, np.int64))
 
 
-def of_coco(source: str | Path | Mapping[str, Any], root: Path | None = None, name: str | None = None) -> Truth:
-    """The labels of a COCO file, or of its content.
+def of_coco(
+    source: str | Path | Mapping[str, Any],
+    root: Path | None = None,
+    name: str | None = None,
+    with_mask: bool | None = None,
+) -> Truth:
+    """The labels of a COCO file, or of its content, as a run reads them.
 
     Args:
         source: The file or the content.
         root: Folder that the pictures' names begin at.
         name: What to call it; by default the file's name.
+        with_mask: Whether masks count, as of :func:`mmlightvit.pictures.coco.apply`.
 
     Raises:
         UserError: It cannot be read or is no COCO file.
     """
-    title = name or (source.stem if isinstance(source, Path) else Path(source).stem if isinstance(source, str) else '')
-    content = source if isinstance(source, Mapping) else read_json(Path(source))
-    try:
-        classes = tuple(str(category['name']) for category in content['categories'])
-        ids = {category['id']: number for number, category in enumerate(content['categories'], 1)}
-        images = [dict(image) for image in content['images']]
-        annotations = [
-            {
-                **item,
-                'id': number,
-                'category_id': ids[item['category_id']],
-                'iscrowd': int(item.get('iscrowd', 0)),
-                'area': item.get('area', item['bbox'][2] * item['bbox'][3]),
-            }
-            for number, item in enumerate(content['annotations'], 1)
-        ]
-        pictures = tuple(image['file_name'] for image in images)
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(f'{title or "the truth"} is no COCO file: {error!r}') from None
-    if not images:
-        raise UserError(f'{title or "the truth"} has no pictures, so nothing can be measured on it')
-    counted = [item for item in annotations if not item['iscrowd']]
-    task = 'instance' if counted and all(item.get('segmentation') for item in counted) else 'detection'
-    categories = [dict(id=number, name=label) for number, label in enumerate(classes, 1)]
-    coco = dict(images=images, annotations=annotations, categories=categories, category_ids=list(ids))
-    return Truth(title or 'data', task, classes, pictures, root, coco=coco)
+    if isinstance(source, Mapping):
+        title = name or 'data'
+        content = {key: [dict(item) for item in source[key]] for key in ('images', 'annotations', 'categories')}
+    else:
+        title = name or Path(source).stem
+        content = coco.read(Path(source))
+    if not content['images']:
+        raise UserError(f'{title} has no pictures, so nothing can be measured on it')
+    findings = coco.complete(
+        content,
+        title if isinstance(source, Mapping) else source,
+        lambda item: displayed_size(root / item['file_name']) if root is not None else None,
+        with_mask,
+    )
+    entry = {item['id']: item for item in content['images']}
+    counted = [item for item in content['annotations'] if not item['iscrowd']]
+    masked = counted and all(item.get('segmentation') for item in counted)
+    if masked and with_mask is False:
+        masked = not any(coco.mask_fault(item['segmentation'], entry[item['image_id']]) for item in counted)
+    classes = tuple(item['name'] for item in content['categories'])
+    place = {item['id']: number for number, item in enumerate(content['categories'], 1)}
+    labels = dict(
+        images=content['images'],
+        annotations=[{**item, 'category_id': place[item['category_id']]} for item in content['annotations']],
+        categories=[dict(id=number, name=label) for number, label in enumerate(classes, 1)],
+    )
+    notes = [f'Completed: {note}.' for note in findings.notes()]
+    if faults := findings.unusable():
+        notes.append(f'Left out, since it cannot be used: {coco.some(faults)}.')
+    pictures = tuple(item['file_name'] for item in content['images'])
+    category = {item['id']: item['name'] for item in content['categories']}
+    ids = Ids(functools.partial(findings.id_of, 'images'), lambda key: category.get(findings.id_of('categories', key)))
+    return Truth(
+        title, INSTANCE if masked else DETECTION, classes, pictures, root, coco=labels, ids=ids, notes=tuple(notes)
+    )
 
 
 def of_config(path: Path, split: str) -> Truth:
@@ -203,6 +233,7 @@ def of_config(path: Path, split: str) -> Truth:
     from mmengine.config import Config
     from mmengine.registry import DATASETS, DefaultScope
 
+    from mmlightvit.data.data_root import evaluators
     from mmlightvit.toolboxes import TOOLBOXES, import_toolbox, require_toolbox
 
     try:
@@ -216,16 +247,19 @@ def of_config(path: Path, split: str) -> Truth:
     import_toolbox(cfg.default_scope)
     try:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            dataset: Any = DATASETS.build({**loader.dataset, 'pipeline': [], 'test_mode': True})
-            dataset.full_init()
+            dataset: Any = DATASETS.build({**loader.dataset, 'pipeline': [], 'test_mode': True, 'lazy_init': True})
+            reads_coco = TASKS[TOOLBOXES[cfg.default_scope].task].has_objects and hasattr(dataset, 'COCOAPI')
+            if not reads_coco:  # which is read here, as the run completes it
+                dataset.full_init()
     except (OSError, KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f'the {split} data of {path} cannot be read: {error}; see mmlightvit check') from None
     classes, name = tuple(dataset.metainfo['classes']), f'{path.stem} ({split})'
-    if TOOLBOXES[cfg.default_scope].task == 'detection':
-        if not hasattr(dataset, 'COCOAPI'):  # every data set of mmdet that reads COCO files
+    if TASKS[TOOLBOXES[cfg.default_scope].task].has_objects:
+        if not reads_coco:
             raise UserError(f'{path}: its data is a {type(dataset).__name__}; a report of detections takes COCO files')
         root = dataset.data_prefix.get('img')
-        return of_coco(Path(dataset.ann_file), Path(root) if root else None, name).for_classes(classes)
+        with_mask = any('segm' in (entry.cfg.get('metric') or ()) for entry in evaluators(cfg, split))
+        return of_coco(Path(dataset.ann_file), Path(root) if root else None, name, with_mask).for_classes(classes)
     infos = [dataset.get_data_info(place) for place in range(len(dataset))]
     pictures = tuple(str(Path(info['img_path']).absolute()) for info in infos)
     if TOOLBOXES[cfg.default_scope].task == 'classification':
@@ -238,20 +272,6 @@ def of_config(path: Path, split: str) -> Truth:
     return Truth(
         name, 'segmentation', classes, pictures, Path('/'), maps=maps, remap=remap, ignore=dataset.ignore_index
     )
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}') from None
-    except ValueError as error:
-        raise UserError(f'{path} is no JSON: {error}') from None
 
 
 def some(names: Sequence[str]) -> str:

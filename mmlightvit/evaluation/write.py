@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 
 from mmlightvit.durable.safe_loading.atomic import atomic_write
+from mmlightvit.pictures import coco
 from mmlightvit.pictures.convert import FORMAT
 from mmlightvit.registry import METRICS
 
@@ -60,9 +61,9 @@ class PredictionsFile(BaseMetric):
         classes = (self.dataset_meta or {}).get('classes') or ()
         if self.ann_file is None:
             return [place + 1 for place in range(len(classes))]
-        with open(self.ann_file, encoding='utf-8-sig') as file:
-            categories = json.load(file)['categories']
-        return [category['id'] for category in categories if category['name'] in classes]  # mmdet's order
+        content = coco.read(Path(self.ann_file), labelled=False)
+        coco.apply(content)
+        return [category['id'] for category in content['categories'] if category['name'] in classes]  # mmdet's order
 
     def _scores(self, sample: dict) -> dict:
         scores = sample['pred_score'].cpu()

@@ -22,7 +22,7 @@ from PIL import Image
 from mmlightvit.durable.safe_loading.atomic import TEMPORARY_SUFFIX, atomic_write
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import ModelInfo
-from mmlightvit.pictures import convert
+from mmlightvit.pictures import coco, convert
 from mmlightvit.pictures.drawing import colour_of, draw, enlargement
 from mmlightvit.pictures.result import Result
 
@@ -180,18 +180,14 @@ class CocoWriter(Writer):
 
 def _read_truth(path: Path, classes: Sequence[str]) -> tuple[dict[str, int | None], list[int]]:
     """Image ids by file name and by its last part, None where it is not the only one; and the id of each class."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        categories = {item['name']: item['id'] for item in content['categories']}
-        ids: dict[str, int | None] = {}
-        for image in content['images']:
-            name = PurePath(image['file_name'].replace('\\', '/'))
-            ids[name.name] = None if name.name in ids else image['id']
-            ids[name.as_posix()] = image['id']
-    except OSError as error:
-        raise UserError(f'--coco-gt {path} cannot be read: {error.strerror}') from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'--coco-gt {path} is no COCO file: {type(error).__name__}: {error}') from None
+    content = coco.read(path, labelled=False)
+    written = coco.complete(content, path).written
+    categories = {item['name']: written['categories'][item['id']] for item in content['categories']}
+    ids: dict[str, Any] = {}
+    for image in content['images']:
+        name = PurePath(image['file_name'])
+        ids[name.name] = None if name.name in ids else written['images'][image['id']]
+        ids[name.as_posix()] = written['images'][image['id']]
     missing = [name for name in classes if name not in categories]
     if missing:
         raise UserError(f'--coco-gt {path} has no category {", ".join(missing)}; it has {", ".join(categories)}')

@@ -99,6 +99,16 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+def displayed_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a picture file as displayed, by its header; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in range(5, 9)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def decode(content: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
     """The pixels of a picture's file, and the EXIF orientation that was applied.
 

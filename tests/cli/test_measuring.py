@@ -108,7 +108,7 @@ def test_compare_needs_pictures(files, capsys):
     [
         (['missing.json', 'truth.json'], 'missing.json cannot be read'),
         (['noisy.json', 'missing.json'], 'missing.json cannot be read'),
-        (['noisy.json', 'noisy.json'], 'noisy is no COCO file'),
+        (['noisy.json', 'noisy.json'], 'noisy.json: it is not a COCO file'),
         (['truth.json', 'truth.json'], 'expected predictions.json'),
         (['noisy.json', 'truth.json', '--iou', '0.52'], '--iou: expected one of 0.5'),
         (['noisy.json', 'truth.json', '--batch', '2'], '--batch would not be read: noisy.json holds predictions'),

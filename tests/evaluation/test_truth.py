@@ -73,8 +73,8 @@ def test_what_is_no_data_is_said(tmp_path):
     with pytest.raises(UserError, match=r'dataset\.json'):
         of_data(str(tmp_path), 'val')
     (tmp_path / 'a.json').write_text('[')
-    with pytest.raises(UserError, match='is no JSON'):
+    with pytest.raises(UserError, match='it is not JSON'):
         of_data(str(tmp_path / 'a.json'), 'val')
     (tmp_path / 'a.json').write_text('{"images": []}')
-    with pytest.raises(UserError, match='is no COCO file'):
+    with pytest.raises(UserError, match='it is not a COCO file'):
         of_data(str(tmp_path / 'a.json'), 'val')

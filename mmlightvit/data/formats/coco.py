@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,7 @@ def read(source: Source) -> None:
     order = {'train': 0, 'val': 1, 'test': 2, None: 3}
     contents = {}
     for path in sorted(files, key=lambda path: order[splits[path]]):
-        try:
-            contents[path] = coco.parse(path.read_bytes())
-        except (ValueError, OSError) as error:
-            raise UserError(f'{path}: {error}') from None
+        contents[path] = coco.read(path)
     source.ask_classes(_class_names(list(contents.values()), source))
     for path, content in contents.items():
         _read_file(source, path, splits[path], content)
@@ -93,21 +89,13 @@ def _read_file(source: Source, path: Path, split: str | None, content: dict) -> 
             found[file_name.replace('\\', '/')] = picture
     findings = coco.apply(content)
     labels.notes += [f'{name}: {note}' for note in findings.notes()]
-    bad: dict[str, set[int]] = {'images': set(), 'annotations': set(), 'categories': set()}
-    for fault in findings.faults:
-        # A box may follow from its mask, boxes are clipped, and sizes are read from the pictures.
-        item = content[fault.kind][fault.place]
-        if fault.geometry or (fault.reason == 'it has no bbox' and item.get('segmentation')):
-            continue
-        if fault.reason == 'it has no height and width in pixels':
-            continue
-        bad[fault.kind].add(fault.place)
+    faults = [fault for fault in findings.unusable() if not _has_box(content, fault)]
+    for fault in faults:
         labels.lose(name, None, fault.what, fault.reason)
+    orphans = coco.leave_out(content, faults)
     pictures: dict[Any, Picture] = {}
     by_path: dict[Path, Picture] = {}
-    for place, item in enumerate(content['images']):
-        if place in bad['images']:
-            continue
+    for item in content['images']:
         file = found.get(item['file_name'])
         if file is None:
             labels.lose(name, None, item['file_name'], 'the picture is missing')
@@ -116,47 +104,32 @@ def _read_file(source: Source, path: Path, split: str | None, content: dict) -> 
             labels.notes.append(f'{name}: {item["file_name"]} is the picture {file} again; their objects are joined')
             pictures[item['id']] = by_path[file]
             continue
-        size = (item.get('height') or 0, item.get('width') or 0)
-        pictures[item['id']] = by_path[file] = Picture(file, size, split, source=name)
+        pictures[item['id']] = by_path[file] = Picture(file, coco.size(item), split, source=name)
         labels.pictures.append(by_path[file])
-    category = {item.get('id'): item.get('name') for item in content['categories']}
-    orphans: Counter[Any] = Counter()
-    for place, item in enumerate(content['annotations']):
-        if place in bad['annotations']:
-            continue
-        if item.get('image_id') not in pictures:
-            orphans[item.get('image_id')] += 1
-            continue
-        if not isinstance(category.get(item.get('category_id')), str):
+    names = {item['id']: item['name'] for item in content['categories']}
+    for item in content['annotations']:
+        if item['image_id'] not in pictures:
+            orphans[item['image_id']] += 1
+        elif item['category_id'] not in names:
             labels.lose(name, None, f'annotation {item["id"]}', 'its category has no name')
-            continue
-        _read_object(item, category[item['category_id']], pictures[item['image_id']], source, name)
+        else:
+            pictures[item['image_id']].objects.append(_annotation(item, names[item['category_id']], name))
     for image, count in orphans.items():
         labels.lose(name, None, f'{count} objects of image {image}', 'their picture is left out')
 
 
-def _read_object(item: dict, label: str, picture: Picture, source: Source, name: str) -> None:
-    result = Annotation(label, crowd=bool(item.get('iscrowd')), score=item.get('score'), file=name)
-    result.area = item.get('area')
-    mask = item.get('segmentation')
-    what = f'annotation {item["id"]} of {picture.path.name}'
-    fault = None
-    if isinstance(mask, dict):
-        fault = coco.run_fault(mask)
-        size = list(mask.get('size') or ())
-        if not fault and any(picture.size or ()) and size != list(picture.size or ()):
-            fault = f'its mask is run lengths of {size}, expected {list(picture.size or ())}'
-        result.mask = None if fault else mask
-    elif mask:
-        fault = coco.polygon_fault(mask) if isinstance(mask, list) else 'its mask is no list of polygons'
-        result.polygons = [] if fault else mask
-    if fault:
-        source.labels.lose(name, None, what, fault)
-        return
-    box = item.get('bbox')
-    if box:
-        x, y, w, h = box
+def _has_box(content: dict, fault: coco.Fault) -> bool:
+    """Whether the box follows from the mask."""
+    return fault.reason == coco.NO_BOX and bool(content['annotations'][fault.place].get('segmentation'))
+
+
+def _annotation(item: dict, label: str, name: str) -> Annotation:
+    result = Annotation(label, crowd=bool(item['iscrowd']), score=item.get('score'), file=name, area=item.get('area'))
+    mask = item.get('segmentation') or []
+    result.polygons, result.mask = ([], mask) if isinstance(mask, dict) else (mask, None)
+    if item.get('bbox'):
+        x, y, w, h = item['bbox']
         result.box = [x, y, x + w, y + h]
     elif result.polygons:
         result.box = bounds(result.polygons)
-    picture.objects.append(result)
+    return result
