@@ -18,7 +18,7 @@ from mmlightvit import operators
 # Before a test module imports a toolbox, which would keep a fall-back where mmcv has no compiled operators.
 operators.install()
 
-# Tests that import OpenVINO themselves tell nobody either: mmlightvit.deploy.runtime.import_openvino.
+# Tests that import OpenVINO themselves tell nobody either: mmlightvit.deploy.formats.openvino.import_openvino.
 sys.modules.setdefault('openvino_telemetry', None)
 
 ROOT = Path(__file__).resolve().parents[1]

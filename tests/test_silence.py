@@ -123,7 +123,8 @@ EXPORTED = """
 from pathlib import Path
 from PIL import Image
 from served import write_detector
-from mmlightvit.deploy.runtime import import_openvino, load_exported
+from mmlightvit.deploy.formats.openvino import import_openvino
+from mmlightvit.deploy.runtime import load_exported
 
 path = write_detector(Path('tiny.onnx'))
 for device in ('cpu', 'openvino:CPU'):

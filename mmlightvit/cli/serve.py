@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlightvit.cli.arguments import Parser
+from mmlightvit.deploy.formats import FORMATS
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
     from mmlightvit.inference.model import Model
 
-#: What runs without torch.
-_ENDINGS = ('.onnx', '.xml')
+_ENDINGS = tuple(each.ending for each in FORMATS.values() if not each.needs_torch)
 _MOST_PIXELS = 89_478_485
 
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         ['pets.onnx', 'pets.onnx cars.onnx --host 0.0.0.0 --token-file token.txt'],
     )
     add: Any = parser.add_argument
-    add('model', metavar='MODEL', nargs='+', help='file that `mmlightvit export` wrote, .onnx or .xml')
+    add('model', metavar='MODEL', nargs='+', help=f'file that `mmlightvit export` wrote, {" or ".join(_ENDINGS)}')
     add('--host', default='127.0.0.1', metavar='H', help='address to listen at (default 127.0.0.1, this machine alone)')
     add('--port', type=int, default=8000, metavar='N', help='default 8000; 0 takes a free one')
     add('--max-upload-mb', type=float, default=20, metavar='N', help='most of the body of a request (default 20)')
@@ -81,7 +81,9 @@ def _named(models: Sequence[str]) -> dict[str, Path]:
         if path.suffix in _ENDINGS and not path.exists():
             raise UserError(f'no file {model}')
         if path.suffix not in _ENDINGS or not path.is_file():
-            raise UserError(f'{model} is no exported file (.onnx, .xml); export it first: mmlightvit export {model}')
+            raise UserError(
+                f'{model} is no exported file ({", ".join(_ENDINGS)}); export it first: mmlightvit export {model}'
+            )
         name = re.sub(r'[^a-z0-9_-]+', '-', path.stem.lower()).strip('-')
         if not name or name in found:
             reason = f'has the same name as {found[name]}' if name else 'has no letter of a-z or digit in its name'

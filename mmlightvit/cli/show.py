@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mmlightvit.cli.arguments import Parser
-from mmlightvit.cli.export import describe_certificate
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import FILE, ModelInfo
 
@@ -53,3 +53,18 @@ def summary(info: ModelInfo) -> str:
         lines.append('export: ' + ', '.join(f'{name} {value}' for name, value in info.extra['export'].items()))
     certificate = info.extra.get('certificate')
     return '\n'.join([*lines, describe_certificate(certificate) if certificate else 'no certificate'])
+
+
+def describe_certificate(certificate: dict[str, Any]) -> str:
+    """The proof, for people."""
+    lines = [f'  {"x".join(map(str, row["size"])):>10}  {row["max_error"]:.2g}' for row in certificate['verified']]
+    lines.insert(0, 'verified at sizes, with the largest difference:')
+    if 'pictures' in certificate:
+        lines.append(f'and on {certificate["pictures"]} pictures: {certificate["max_error_of_pictures"]:.2g}')
+    if 'objects' in certificate:
+        lines.append(f'objects compared: {certificate["objects"] or "none, the model finds nothing: not proven"}')
+    if 'metric' in certificate:
+        lines.append(f'{certificate["metric"]}: {certificate["before"]:.4f} before, {certificate["after"]:.4f} after')
+    if 'note' in certificate:
+        lines.append(f'note: {certificate["note"]}')
+    return '\n'.join(lines)

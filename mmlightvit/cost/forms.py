@@ -18,8 +18,10 @@ from torch import nn
 from mmlightvit.cost.timing import Lap, bootstrap_interval, take_turns
 from mmlightvit.deploy.compile import compile_blocks
 from mmlightvit.deploy.export import Plan, export
-from mmlightvit.deploy.graph import to_onnx
-from mmlightvit.deploy.runtime import load_exported, open_file
+from mmlightvit.deploy.formats import FORMATS as EXPORT_FORMATS
+from mmlightvit.deploy.formats import open_file
+from mmlightvit.deploy.formats.onnx import to_onnx
+from mmlightvit.deploy.runtime import load_exported
 from mmlightvit.deploy.verify import Tolerance, compare
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import Prepared
@@ -121,7 +123,7 @@ def open_forms(
                 compile_blocks(opened.module)
             elif kind.plan is not None:
                 if kind.plan not in files:
-                    path = folder / f'{name}{".pt2" if kind.plan.format == "pt2" else ".onnx"}'
+                    path = folder / f'{name}{EXPORT_FORMATS[kind.plan.format].ending}'
                     export(model, path, kind.plan, say=say, may_lack_proof=True)
                     files[kind.plan] = path
                 form.path = files[kind.plan]

@@ -72,16 +72,16 @@ class OneStage(nn.Module):
         self.settings = _settings(model.bbox_head.test_cfg)
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        found = []
+        candidates = []
         for all_scores, deltas, anchors in self.dense(self.neck(self.backbone(image))):
             places = (all_scores > self.settings.get('score_thr', 0)).nonzero()
             top, order = _top(all_scores[places[:, 0], places[:, 1]], self.settings['nms_pre'])
             row, label = places[order].unbind(1)
-            found.append((decode(self.head.bbox_coder, anchors[row], deltas[row], size), top, label))
-        boxes, scores, labels = (torch.cat(parts) for parts in zip(*found))
+            candidates.append((decode(self.head.bbox_coder, anchors[row], deltas[row], size), top, label))
+        boxes, scores, labels = (torch.cat(parts) for parts in zip(*candidates))
         boxes, scores, labels = _without_small(self.settings, boxes, scores, labels)
-        keep = separate_nms(boxes, scores, labels, self.settings['nms'], image)[: self.settings['max_per_img']]
-        return torch.cat([boxes[keep], scores[keep, None]], dim=1), labels[keep]
+        kept = separate_nms(boxes, scores, labels, self.settings['nms'], image)[: self.settings['max_per_img']]
+        return torch.cat([boxes[kept], scores[kept, None]], dim=1), labels[kept]
 
 
 class TwoStage(nn.Module):
@@ -125,15 +125,15 @@ class TwoStage(nn.Module):
 
     def proposals(self, maps: tuple[Tensor, ...], size: Tensor, image: Tensor) -> Tensor:
         """Boxes that may hold an object, (n, 4)."""
-        found = []
+        candidates = []
         for level, (scores, deltas, anchors) in enumerate(self.dense(maps)):
             top, order = _top(scores.squeeze(1), self.rpn_settings['nms_pre'])
             boxes = decode(self.rpn_head.bbox_coder, anchors[order], deltas[order], size)
-            found.append((boxes, top, torch.full_like(order, level)))
-        boxes, scores, levels = (torch.cat(parts) for parts in zip(*found))
+            candidates.append((boxes, top, torch.full_like(order, level)))
+        boxes, scores, levels = (torch.cat(parts) for parts in zip(*candidates))
         boxes, scores, levels = _without_small(self.rpn_settings, boxes, scores, levels)
-        keep = separate_nms(boxes, scores, levels, self.rpn_settings['nms'], image)
-        return boxes[keep[: self.rpn_settings['max_per_img']]]
+        kept = separate_nms(boxes, scores, levels, self.rpn_settings['nms'], image)
+        return boxes[kept[: self.rpn_settings['max_per_img']]]
 
     def detections(
         self, rois: Tensor, scores: Tensor, deltas: Tensor, size: Tensor, image: Tensor
@@ -143,21 +143,21 @@ class TwoStage(nn.Module):
         roi, labels = (scores > self.settings['score_thr']).nonzero().unbind(1)
         boxes = decode(head.bbox_coder, rois[roi], _of_class(head, deltas[roi], labels), size)
         scores = scores[roi, labels]
-        keep = separate_nms(boxes, scores, labels, self.settings['nms'], image)[: self.settings['max_per_img']]
-        return boxes[keep], scores[keep], labels[keep]
+        kept = separate_nms(boxes, scores, labels, self.settings['nms'], image)[: self.settings['max_per_img']]
+        return boxes[kept], scores[kept], labels[kept]
 
     def masks(self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
         """Probabilities in each box, (n, h, w); of several heads, their mean."""
-        found = []
+        probabilities = []
         for head, extractor in zip(self.mask_heads, self.mask_rois):
             logits = head(pooled(extractor, maps, boxes))
             channel = torch.zeros_like(labels) if head.class_agnostic else labels
-            found.append(logits[torch.arange(labels.shape[0]), channel].sigmoid())
-        return sum(found) / float(len(found)) if len(found) > 1 else found[0]
+            probabilities.append(logits[torch.arange(labels.shape[0]), channel].sigmoid())
+        return sum(probabilities) / float(len(probabilities)) if len(probabilities) > 1 else probabilities[0]
 
 
 class DensePredictions(nn.Module):
-    """What a dense head says of each anchor, level by level: scores (n, K), deltas (n, 4) and the anchors (n, 4)."""
+    """Predictions of a dense head, level by level: scores (n, K), deltas (n, 4) and anchors (n, 4)."""
 
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -241,8 +241,8 @@ def _without_small(settings: Any, boxes: Tensor, *others: Tensor) -> tuple[Tenso
     least = settings.get('min_bbox_size', -1)
     if least < 0:
         return boxes, *others
-    keep = (boxes[:, 2:] - boxes[:, :2] > least).all(dim=1).nonzero().squeeze(1)
-    return boxes[keep], *(other[keep] for other in others)
+    kept = (boxes[:, 2:] - boxes[:, :2] > least).all(dim=1).nonzero().squeeze(1)
+    return boxes[kept], *(other[kept] for other in others)
 
 
 def _stages(parts: Any) -> nn.ModuleList:

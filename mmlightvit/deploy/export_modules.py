@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What of a model is exported, and how it is asked and answers.
+"""The parts of a model that can be exported, their inputs and outputs.
 
 Cuts: ``end2end`` is the whole model; ``features`` leaves out what follows the layers of a detector, the head of a
 segmenter and the last layer of a classifier; ``backbone`` is the backbone alone.
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlightvit.deploy.window_order import OrderedLightViT, in_window_order, mean_of_real
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import InputSpec
+from mmlightvit.tasks import TASKS
 
 CUTS = ('end2end', 'features', 'backbone')
-_OPEN = {2: 'height', 3: 'width'}
+#: Height and width of the example of a trace for any size, which needs padding everywhere.
+TRACED = (225, 231)
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportModule:
     """A module that can be exported.
 
     Attributes:
         module: Takes an image (B, 3, height, width), and of detectors the size of the picture in it.
-        outputs: Names of what it gives.
-        takes_size: Whether it wants that size.
+        outputs: Names of its outputs.
+        takes_size: Whether it takes that size.
         batch: Whether it takes several images at once.
     """
 
@@ -39,8 +39,9 @@ class Form:
     takes_size: bool = False
     batch: bool = True
 
-    def example(self, height: int, width: int) -> tuple[Tensor, ...]:
-        """Arguments of a size."""
+    def example(self, static: tuple[int, int] | None) -> tuple[Tensor, ...]:
+        """Arguments of a trace for one height and width, or for any."""
+        height, width = static or TRACED
         image = torch.randn(2 if self.batch else 1, 3, height, width, generator=torch.Generator().manual_seed(0))
         return (image, torch.tensor([height, width])) if self.takes_size else (image,)
 
@@ -48,58 +49,51 @@ class Form:
     def inputs(self) -> tuple[str, ...]:
         return ('image', 'size') if self.takes_size else ('image',)
 
-    def dynamic(self) -> tuple[Mapping[int, str], ...]:
+    def dynamic(self, static: tuple[int, int] | None) -> tuple[Mapping[int, str], ...]:
         """The dimensions of the arguments that may differ."""
-        image = {0: 'batch', **_OPEN} if self.batch else _OPEN
+        image = {0: 'batch'} if self.batch else {}
+        image |= {} if static else {2: 'height', 3: 'width'}
         return (image, {}) if self.takes_size else (image,)
 
 
-def form(model: Any, task: str, cut: str = 'end2end', ordered: bool = True, normalise: InputSpec | None = None) -> Form:
-    """The form of a toolbox's model.
+def export_module(model: Any, task: str, cut: str = 'end2end', normalise: InputSpec | None = None) -> ExportModule:
+    """The part of a toolbox's model that ends at a cut.
 
     Args:
         model: In eval mode.
-        task: ``'classification'``, ``'detection'``, ``'instance'`` or ``'segmentation'``.
+        task: Its task.
         cut: One of :data:`CUTS`.
-        ordered: In window order, which ONNX gets; otherwise as the model is.
         normalise: The image comes as pixel values, RGB, and the graph does the rest.
 
     Raises:
         UserError: The model has a part that nobody has compared with its toolbox.
     """
     if cut == 'backbone':
-        found = Form(Backbone(model.backbone), tuple(f'stage{i}' for i in model.backbone.out_indices))
-    elif task == 'classification':
-        found = Form(Classifier(model, embed=cut == 'features'), ('embedding' if cut == 'features' else 'probs',))
-    elif task == 'segmentation':
-        found = _features(model) if cut == 'features' else _segmenter(model)
+        part = ExportModule(Backbone(model.backbone), tuple(f'stage{i}' for i in model.backbone.out_indices))
+    elif not (TASKS[task].has_objects or TASKS[task].has_label_map):
+        is_whole = cut == 'end2end'
+        part = ExportModule(Classifier(model, embed=not is_whole), ('probs' if is_whole else 'embedding',))
+    elif cut == 'features':
+        part = _features(model)
+    elif TASKS[task].has_objects:
+        from mmlightvit.deploy.detector import detector
+
+        has_masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
+        outputs = ('dets', 'labels', 'masks') if has_masks else ('dets', 'labels')
+        part = ExportModule(detector(model), outputs, takes_size=True, batch=False)
     else:
-        found = _features(model) if cut == 'features' else _detector(model)
-    module = in_window_order(found.module) if ordered else found.module
-    if normalise is not None:
-        module = Normalised(module, normalise)
-    return Form(module.eval(), found.outputs, found.takes_size, found.batch)
+        from mmlightvit.deploy.segmenter import Segmenter
+
+        part = ExportModule(Segmenter(model), ('logits',))
+    module = part.module if normalise is None else Normalised(part.module, normalise)
+    return ExportModule(module.eval(), part.outputs, part.takes_size, part.batch)
 
 
-def _segmenter(model: Any) -> Form:
-    from mmlightvit.deploy.segmenter import Segmenter
-
-    return Form(Segmenter(model), ('logits',))
-
-
-def _detector(model: Any) -> Form:
-    from mmlightvit.deploy.detector import detector
-
-    has_masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
-    outputs = ('dets', 'labels', 'masks') if has_masks else ('dets', 'labels')
-    return Form(detector(model), outputs, takes_size=True, batch=False)
-
-
-def _features(model: Any) -> Form:
+def _features(model: Any) -> ExportModule:
     module = Features(model)
     with torch.no_grad():
         count = len(module(torch.zeros(1, 3, 64, 64)))
-    return Form(module, tuple(f'map{i}' for i in range(count)))
+    return ExportModule(module, tuple(f'map{i}' for i in range(count)))
 
 
 class Backbone(nn.Module):
@@ -142,12 +136,7 @@ class Classifier(nn.Module):
         self.backbone, self.head, self.embed = model.backbone, model.head, embed
 
     def forward(self, image: Tensor) -> Tensor:
-        if isinstance(self.backbone, OrderedLightViT):
-            tokens, real = self.backbone.last_tokens(image)
-            tokens = F.gelu(self.head.proj_norm(self.head.proj(self.head.norm(tokens))))
-            mean = mean_of_real(tokens, real).squeeze(1)
-        else:
-            mean = self.head.pre_logits(self.backbone(image))
+        mean = self.head.pre_logits(self.backbone(image))
         return mean if self.embed else self.head.fc(mean).softmax(dim=-1)
 
 

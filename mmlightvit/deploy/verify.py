@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmlightvit.deploy.formats import FORMATS
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
 from mmlightvit.inference.preprocess import resize as resize_pixels
 from mmlightvit.pictures.masks import Masks
+from mmlightvit.tasks import TASKS
 
-#: Height and width of the example of an export, which needs padding everywhere.
-TRACED = (225, 231)
-#: Sizes that it does not have: aligned, in one window, odd, one narrow, one large.
+#: Sizes that the example of a trace does not have: aligned, in one window, odd, one narrow, one large.
 SIZES = ((224, 224), (256, 320), (33, 57), (97, 201), (160, 64), (480, 640))
 
 
@@ -65,7 +65,7 @@ def verify(
         model: The truth.
         exported: The file, opened.
         pictures: RGB (H, W, 3).
-        sizes: What the network is given beside: pictures cut to these sizes, without resizing or padding.
+        sizes: Of further inputs of the network: pictures cut to these sizes, without resizing or padding.
         tolerance: Of the comparison.
 
     Returns:
@@ -74,14 +74,14 @@ def verify(
     Raises:
         UserError: An answer differs; the message says at which size or picture, and by how much.
     """
-    table, found = [], 0
+    table, objects = [], 0
     for place, size in enumerate(sizes):
         # One picture, then two at once, and so on.
         cuts = [resize_pixels(pictures[(place + i) % len(pictures)], *size) for i in range(1 + place % 2)]
         wants, gots = (each.run([_as_it_is(each, cut) for cut in cuts]) for each in (model, exported))
         where = f'at {size[0]}x{size[1]}'
         worst = max(compare(want, got, tolerance, where) for want, got in zip(wants, gots))
-        found += sum(map(_objects, wants))
+        objects += sum(map(_objects, wants))
         table.append({'size': list(size), 'pictures': len(cuts), 'max_error': float(f'{worst:.3g}')})
     outside = exported.input
     prepared = replace(model.input, resize=outside.resize, crop=outside.crop, pad_multiple=outside.pad_multiple)
@@ -89,7 +89,7 @@ def verify(
     for place, picture in enumerate(pictures):
         want, got = (each.run([prepare(picture, spec)])[0] for each, spec in ((model, prepared), (exported, outside)))
         worst = max(worst, compare(want, got, tolerance, f'picture {place + 1} of {len(pictures)}'))
-        found += _objects(want)
+        objects += _objects(want)
     certificate = {
         **_certificate(table),
         'pictures': len(pictures),
@@ -97,7 +97,7 @@ def verify(
         'tolerance': asdict(tolerance),
         'sha256_of_weights': model.info.weights_sha256,
     }
-    return certificate | ({'objects': found} if model.task in ('detection', 'instance') else {})
+    return certificate | ({'objects': objects} if TASKS[model.task].has_objects else {})
 
 
 def verify_maps(
@@ -128,8 +128,8 @@ def verify_maps(
     for place, size in enumerate(sizes):
         image = np.random.default_rng(place).standard_normal((1 + place % 2, 3, *size), np.float32) * np.float32(scale)
         with torch.inference_mode():
-            found = truth(torch.from_numpy(image))
-        wants = [found] if isinstance(found, torch.Tensor) else found
+            out = truth(torch.from_numpy(image))
+        wants = [out] if isinstance(out, torch.Tensor) else out
         worst = 0.0
         for want, (name, got) in zip(wants, run({'image': image}).items(), strict=True):
             error = float(np.abs(want.numpy() - got).max()) if want.shape == got.shape else np.inf
@@ -141,7 +141,7 @@ def verify_maps(
 
 
 def _certificate(table: list[dict[str, Any]]) -> dict[str, Any]:
-    versions = {name: _version(name) for name in ('onnxruntime', 'openvino', 'torch')}
+    versions = {each.package: _version(each.package) for each in FORMATS.values()}
     return {'verified': table, 'date': datetime.now(UTC).isoformat(timespec='seconds'), 'versions': versions}
 
 

@@ -215,6 +215,22 @@ def find(names: Sequence[str], recursive: bool = False) -> list[Entry]:
     return _told_apart(entries)
 
 
+def pixels_of(names: Sequence[str], most: int) -> list[np.ndarray]:
+    """The first pictures, or videos, of what a user names, RGB (H, W, 3).
+
+    Raises:
+        UserError: There is none.
+        PictureError: One cannot be used.
+    """
+    pixels = []
+    for entry in find(names)[:most]:
+        for picture in entry.read():
+            if isinstance(picture, PictureError):
+                raise picture
+            pixels.append(picture.pixels)
+    return pixels
+
+
 def _in_folder(folder: Path, recursive: bool) -> list[Entry]:
     endings = (*PICTURES, *VIDEOS)
     found = sorted(

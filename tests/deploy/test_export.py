@@ -8,11 +8,14 @@ import json
 import minute
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from mmlightvit.deploy.export import Plan, export
+from mmlightvit.deploy.export_modules import TRACED
+from mmlightvit.deploy.formats import FORMATS
 from mmlightvit.deploy.runtime import load_exported
-from mmlightvit.deploy.verify import EXACT, SIZES, TRACED, compare
+from mmlightvit.deploy.verify import EXACT, SIZES, compare
 from mmlightvit.errors import UserError
 
 TASKS = ['classification', 'instance', 'segmentation']
@@ -60,7 +63,7 @@ def test_a_file_without_metadata_is_not_ours(exported, tmp_path):
 def test_wrong_weights_are_found_and_leave_no_file(tmp_path, pictures, monkeypatch, exported):
     model = exported('classification').model
     monkeypatch.setattr('mmlightvit.deploy.export.load_exported', _with_other_bias)
-    monkeypatch.setattr('mmlightvit.deploy.graph.to_onnx', lambda *_: _graph_of(exported('classification').path))
+    _trace_is(exported('classification').path, monkeypatch)
     with pytest.raises(UserError, match='the exported model is not the model: at 224x224'):
         export(model, tmp_path / 'model.onnx', Plan(), pictures)
     assert not list(tmp_path.iterdir())
@@ -68,7 +71,7 @@ def test_wrong_weights_are_found_and_leave_no_file(tmp_path, pictures, monkeypat
 
 def test_a_detector_that_finds_nothing_is_not_proven(tmp_path, pictures, monkeypatch, exported):
     model, path, _ = exported('instance')
-    monkeypatch.setattr('mmlightvit.deploy.graph.to_onnx', lambda *_: _graph_of(path))
+    _trace_is(path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr('mmlightvit.deploy.verify._objects', lambda raw: 0)
         with pytest.raises(UserError, match='finds no object in any of the pictures'):
@@ -81,7 +84,7 @@ def test_a_detector_that_finds_nothing_is_not_proven(tmp_path, pictures, monkeyp
 def test_of_8_bit_weights_the_metric_is_the_proof(tmp_path, pictures, monkeypatch, exported):
     """The graph is proven before; what they cost, labelled pictures say."""
     model, path, _ = exported('classification')
-    monkeypatch.setattr('mmlightvit.deploy.graph.to_onnx', lambda *_: _graph_of(path))
+    _trace_is(path, monkeypatch)
     out = tmp_path / 'model.onnx'
     with pytest.raises(UserError, match='int8 needs --data'):
         export(model, out, Plan(int8=True), pictures)
@@ -105,10 +108,10 @@ def test_of_8_bit_weights_the_metric_is_the_proof(tmp_path, pictures, monkeypatc
     assert list(tmp_path.iterdir()) == [out]
 
 
-def _graph_of(path):
-    import onnx_ir as ir
-
-    return ir.load(path)
+def _trace_is(path, monkeypatch):
+    """No model is traced; the graph is that of a file."""
+    formats = {**FORMATS, 'onnx': FORMATS['onnx']._replace(trace=lambda *_: ir.load(path))}
+    monkeypatch.setattr('mmlightvit.deploy.export.FORMATS', formats)
 
 
 def _with_other_bias(path):
@@ -166,8 +169,7 @@ def test_an_ending_that_belongs_to_another_format(exported, tmp_path):
 def test_every_kind_is_proven(config, plan, tmp_path, pictures):
     """The export verifies itself, and raises where the file is not the model."""
     plan = Plan(**plan)
-    ending = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}[plan.format]
-    info = export(minute.model(config), tmp_path / f'model{ending}', plan, pictures)
+    info = export(minute.model(config), tmp_path / f'model{FORMATS[plan.format].ending}', plan, pictures)
     assert len(info.extra['certificate']['verified']) >= 5
     json.dumps(info.extra)
     assert (plan.static is None) == (len(info.extra['certificate']['verified']) == len(SIZES))

@@ -49,34 +49,35 @@ def test_an_exported_file_is_not_exported_again(exported, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('task', 'options', 'before', 'after', 'error'),
+    ('task', 'int8', 'before', 'after', 'error'),
     [
-        ('instance', [], 0.4, 0.3991, None),
-        ('instance', [], 0.4, 0.3989, 'falls'),
-        ('instance', ['--int8'], 0.4, 0.3981, None),
-        ('instance', ['--int8'], 0.4, 0.3979, 'falls'),
-        ('classification', [], 80.0, 79.91, None),
-        ('classification', [], 80.0, 79.89, 'falls'),
-        ('classification', ['--int8'], 80.0, 79.61, None),
-        ('classification', ['--int8'], 80.0, 79.59, 'falls'),
-        ('instance', ['--int8'], 0.0, 0.0, 'proves nothing'),
-        ('segmentation', [], None, None, 'is not defined there'),
+        ('instance', False, 0.4, 0.3991, None),
+        ('instance', False, 0.4, 0.3989, 'falls'),
+        ('instance', True, 0.4, 0.3981, None),
+        ('instance', True, 0.4, 0.3979, 'falls'),
+        ('classification', False, 80.0, 79.91, None),
+        ('classification', False, 80.0, 79.89, 'falls'),
+        ('classification', True, 80.0, 79.61, None),
+        ('classification', True, 80.0, 79.59, 'falls'),
+        ('instance', True, 0.0, 0.0, 'proves nothing'),
+        ('segmentation', False, None, None, 'is not defined there'),
     ],
 )
-def test_how_far_the_metric_may_fall(task, options, before, after, error, monkeypatch, tmp_path):
+def test_how_far_the_metric_may_fall(task, int8, before, after, error, monkeypatch, tmp_path):
     """By 0.001 AP or 0.1 %; of 8-bit weights, by half a per cent of itself."""
-    from mmlightvit.cli import export
-    from mmlightvit.evaluation import measure, predictions
+    from mmlightvit.evaluation import prove
 
-    monkeypatch.setattr(predictions, 'answers_of', lambda *_: before)
-    monkeypatch.setattr(predictions, 'answers', lambda *_: after)
-    monkeypatch.setattr(measure, 'main_metric', lambda found, truth: ('AP', found))
-    args = export.parser().parse_args(['model', '--data', 'pets', *options])
+    truth = SimpleNamespace(check_task=lambda name: None)
+    monkeypatch.setattr(prove, 'of_data', lambda *_: truth)
+    monkeypatch.setattr(prove, 'answers_of', lambda *_: before)
+    monkeypatch.setattr(prove, 'answers', lambda *_: after)
+    monkeypatch.setattr(prove, 'main_metric', lambda found, truth: ('AP', found))
+    measure = prove.metric_proof(SimpleNamespace(task=task), 'pets', int8)
     if error is None:
-        assert export._metrics(args, SimpleNamespace(task=task), None, tmp_path)['after'] == after
+        assert measure(tmp_path)['after'] == after
     else:
         with pytest.raises(UserError, match=error):
-            export._metrics(args, SimpleNamespace(task=task), None, tmp_path)
+            measure(tmp_path)
 
 
 def test_boxes_say_nothing_of_masks(monkeypatch):

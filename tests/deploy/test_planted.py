@@ -11,10 +11,11 @@ from mmseg.models.utils import Upsample
 from torch import nn
 from torchvision.ops import nms
 
-from mmlightvit.deploy.graph import to_onnx
-from mmlightvit.deploy.runtime import open_file
+from mmlightvit.deploy.export_modules import TRACED
+from mmlightvit.deploy.formats import open_file
+from mmlightvit.deploy.formats.onnx import to_onnx
 from mmlightvit.deploy.segmenter import OpenAdaptivePool, OpenUpsample
-from mmlightvit.deploy.verify import TRACED, verify_maps
+from mmlightvit.deploy.verify import verify_maps
 from mmlightvit.errors import UserError
 
 _OPEN = [{0: 'batch', 2: 'height', 3: 'width'}]

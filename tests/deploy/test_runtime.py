@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmlightvit.deploy.runtime import label_map, load_exported, open_file
+from mmlightvit.deploy.formats import open_file
+from mmlightvit.deploy.runtime import label_map, load_exported
 from mmlightvit.errors import UserError
 from mmlightvit.inference.preprocess import Prepared
 

@@ -35,7 +35,7 @@ _HOW = f'`npm pack {PACKAGE}@{VERSION}` fetches it'
 
 
 def page_info(model: Path) -> ModelInfo:
-    """What a page says of its model: with a colour and a threshold for each class.
+    """The information on a page's model, with a colour and a threshold for each class.
 
     Raises:
         UserError: It is no file that a page can run.
@@ -62,13 +62,13 @@ def read_runtime(path: Path) -> dict[str, bytes]:
     if not path.exists():
         raise UserError(f'{path} is not here; {_HOW}, and --runtime names it')
     try:
-        found = _from_folder(path) if path.is_dir() else _from_archive(path)
+        files = _from_folder(path) if path.is_dir() else _from_archive(path)
     except (OSError, tarfile.TarError, KeyError) as error:
         raise UserError(f'{path} is not {PACKAGE} {VERSION} ({error}); {_HOW}') from None
     for name, digest in RUNTIME.items():
-        if hashlib.sha256(found[name]).hexdigest() != digest:
+        if hashlib.sha256(files[name]).hexdigest() != digest:
             raise UserError(f'{path}: {name} is not the one of {PACKAGE} {VERSION}; {_HOW}')
-    return found
+    return files
 
 
 def _from_folder(path: Path) -> dict[str, bytes]:

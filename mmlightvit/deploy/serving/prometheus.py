@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a service counts, as the text that Prometheus reads."""
+"""The counters of a service, as the text that Prometheus reads."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.deploy.runtime import package
+from mmlightvit.deploy.formats.base import package
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import ModelInfo
 
@@ -84,8 +84,8 @@ def write_model(source: Path, info: ModelInfo, repository: Path, overwrite: bool
 
 def _config(name: str, session: Any, info: ModelInfo) -> str:
     batched = isinstance(session.get_inputs()[0].shape[0], str)
-    said = json.loads(info.to_json())
-    said = json.dumps({key: said[key] for key in ('task', 'classes', 'input', 'thresholds')}, ensure_ascii=False)
+    content = json.loads(info.to_json())
+    metadata = json.dumps({key: content[key] for key in ('task', 'classes', 'input', 'thresholds')}, ensure_ascii=False)
     lines = [
         f'name: {_text(name)}',
         'backend: "onnxruntime"',
@@ -93,7 +93,7 @@ def _config(name: str, session: Any, info: ModelInfo) -> str:
         *(['dynamic_batching { }'] if batched else []),
         *(_tensor('input', value, batched) for value in session.get_inputs()),
         *(_tensor('output', value, batched) for value in session.get_outputs()),
-        f'parameters {{ key: "mmlightvit" value {{ string_value: {_text(said)} }} }}',
+        f'parameters {{ key: "mmlightvit" value {{ string_value: {_text(metadata)} }} }}',
     ]
     return '\n'.join(lines) + '\n'
 
