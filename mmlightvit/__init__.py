@@ -10,20 +10,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mmlightvit import moved
 from mmlightvit.version import __version__
 
 if TYPE_CHECKING:
     from mmlightvit.checkpoint.zoo import list_models
-    from mmlightvit.inference.model import load_model
+    from mmlightvit.load import load_model
     from mmlightvit.pictures.result import Result
 
 __all__ = ['Result', '__version__', 'list_models', 'load_model']
 
 _LATER = {
-    'load_model': 'mmlightvit.inference.model',
+    'load_model': 'mmlightvit.load',
     'list_models': 'mmlightvit.checkpoint.zoo',
     'Result': 'mmlightvit.pictures.result',
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

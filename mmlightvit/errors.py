@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -14,6 +14,15 @@ class UserError(ValueError):
 
 class AllRanksError(UserError):
     """An error that every process of a job raises alike, so that one of them can report it for all."""
+
+
+def listed(items: Iterable[object], most: int = 8, between: str = ', ') -> str:
+    """``a, b and 3 more``: the first items, and how many more there are."""
+    names = list(map(str, items))
+    if len(names) <= most:
+        return between.join(names)
+    last = ' ' if between == ', ' else between
+    return f'{between.join(names[:most])}{last}and {len(names) - most} more'
 
 
 def exit_on_user_error(main: Callable[[], int | None]) -> Callable[[], None]:

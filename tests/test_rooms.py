@@ -15,9 +15,10 @@ import pytest
 BASE = {'errors', 'operators', 'registry', 'toolboxes', 'version'}
 #: The rooms that a room may import, besides itself. Those that are not named may import all but `cli`.
 ALLOWED = {
-    '__init__': {'checkpoint', 'inference', 'version'},
+    '__init__': {'checkpoint', 'load', 'moved', 'pictures', 'version'},
     '__main__': {'cli', 'errors'},
     'version': set(),
+    'moved': set(),
     'errors': set(),
     'operators': {'errors'},
     'toolboxes': {'errors', 'operators'},
@@ -27,6 +28,11 @@ ALLOWED = {
     'models': {'errors', 'registry', 'published'},
     'config_paths': {'errors', 'durable'},
     'checkpoint': BASE | {'durable', 'models', 'published'},
+    'tasks': set(),
+    'pictures': {'errors', 'tasks', 'durable'},
+    'model_folder': BASE | {'tasks', 'durable', 'checkpoint'},
+    'inference': BASE | {'tasks', 'durable', 'checkpoint', 'pictures', 'model_folder'},
+    'load': {'errors', 'checkpoint', 'model_folder', 'inference', 'deploy'},
 }
 
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'--out {out} is no folder')
     from mmlightvit.cost.forms import COLUMNS, FORMS, open_forms, open_peer, time_forms
     from mmlightvit.cost.timing import environment
-    from mmlightvit.inference.model import load_model
+    from mmlightvit.load import load_model
 
     model: Any = load_model(args.model, **model_options(args))
     if not hasattr(model, 'module'):

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Serve the page until the user ends it."""
     from mmlightvit.deploy import demo
-    from mmlightvit.inference.model import load_model
+    from mmlightvit.load import load_model
 
     demo.gradio()  # what is missing is said before a model is loaded
     if len(set(args.models)) < len(args.models):

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     from mmlightvit.deploy.serving.triton import target_of, write_model
     from mmlightvit.inference import sources
-    from mmlightvit.inference.model import load_model
+    from mmlightvit.load import load_model
 
     if args.triton and args.format != 'onnx':
         raise UserError('--triton is for --format onnx')
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'--data is for a whole model; one that ends at its {args.cut} has no metric')
     if args.format == _FOLDER:
         refuse_unread(args, _OF_A_GRAPH, '--format folder copies the weights')
-        from mmlightvit.model_folder.folder import write_folder
+        from mmlightvit.model_folder.write import write_folder
 
         write_folder(out, model.info, model.module.state_dict())
         print(f'wrote {out}')

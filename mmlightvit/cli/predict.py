@@ -24,9 +24,10 @@ from mmlightvit.cli.arguments import (
 )
 from mmlightvit.errors import UserError
 from mmlightvit.inference import outputs, sources
-from mmlightvit.inference.model import OF_OBJECTS, Model, Options, load_model
+from mmlightvit.inference.model import OF_OBJECTS, Model, Options
 from mmlightvit.inference.outputs import KINDS, Outputs, Writer
 from mmlightvit.inference.sources import Entry
+from mmlightvit.load import load_model
 from mmlightvit.pictures.read import Picture, PictureError
 from mmlightvit.pictures.result import Result
 from mmlightvit.tasks import TASKS

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from mmlightvit.cli.arguments import (
@@ -17,6 +15,7 @@ from mmlightvit.cli.arguments import (
     output_folder,
 )
 from mmlightvit.errors import UserError
+from mmlightvit.tasks import TASKS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,58 +43,22 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
     from mmlightvit.evaluation.truth import of_data
+    from mmlightvit.model_folder.info import FILE, find_folder
+    from mmlightvit.model_folder.write import set_thresholds
 
     packages.require()
     row_of(args.iou)
-    folder = model_folder(args.model) if args.set_thresholds else None
+    folder = find_folder(args.model) if args.set_thresholds else None
+    if args.set_thresholds and folder is None:
+        raise UserError(
+            f'--set-thresholds needs a folder with {FILE}, which {args.model} is not: see mmlightvit export'
+        )
     truth = of_data(args.data, args.split)
     found = answers(args.model, truth, **measuring_options(args, args.model))
-    if folder is not None and found.model['task'] not in ('detection', 'instance'):
+    if folder is not None and not TASKS[found.model['task']].has_objects:
         raise UserError(f'--set-thresholds is for detections; {args.model} is for {found.model["task"]}')
     out = output_folder(args)
     metrics = write_report(found, truth, out, args.iou)
     if folder is not None:
-        keep(folder, metrics)
+        set_thresholds(folder, metrics)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if args.json else out / 'index.html')
-
-
-def model_folder(model: str) -> Path:
-    """The folder whose ``model.json`` belongs to a model.
-
-    Raises:
-        UserError: It has none.
-    """
-    from mmlightvit.model_folder.info import FILE, FOLDER
-
-    path = Path(model).expanduser()
-    for folder in (path, path / FOLDER):
-        if (folder / FILE).is_file():
-            return folder
-    raise UserError(f'--set-thresholds needs a folder with {FILE}, which {model} is not: see mmlightvit export')
-
-
-def keep(folder: Path, metrics: dict[str, Any]) -> None:
-    """Keep thresholds in ``model.json``, where predict and serve find them, and metrics with their intervals.
-
-    The card says the new ones too, unless somebody has written into it.
-    """
-    from mmlightvit.durable.safe_loading.atomic import atomic_write
-    from mmlightvit.model_folder import card
-    from mmlightvit.model_folder.info import FILE, ModelInfo
-
-    info = ModelInfo.load(folder)
-    chosen = metrics['thresholds']
-    per_class = {name: value for name, value in chosen['per_class'].items() if name in info.classes}
-    measured = {
-        f'report/{kind}_{name}': found[name]
-        for kind, found in metrics['metrics'].items()
-        for name in ('AP', 'AP50', 'AP75')
-    }
-    new = info.with_thresholds(chosen['default'], per_class, chosen['chosen_on'])
-    new = replace(new, metrics={**info.metrics, **measured})
-    readme = folder / card.FILE
-    texts = {FILE: new.to_json()}
-    if readme.is_file() and readme.read_text(encoding='utf-8') == card.text(info):
-        texts[card.FILE] = card.text(new)
-    for name, text in texts.items():
-        atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmlightvit.cli.arguments import Parser
-from mmlightvit.errors import UserError
+from mmlightvit.errors import UserError, listed
 from mmlightvit.model_folder.info import FILE, ModelInfo
 
 
@@ -41,10 +41,9 @@ def run(args: argparse.Namespace) -> None:
 def summary(info: ModelInfo) -> str:
     """The parts that people ask for."""
     spec = info.input
-    classes = ', '.join(info.classes[:8]) + (f' and {len(info.classes) - 8} more' if len(info.classes) > 8 else '')
     lines = [
         f'{info.name}: {info.task}, {info.model["type"]}',
-        f'classes: {classes}',
+        f'classes: {listed(info.classes)}',
         f'input: {spec.channels}, resized to {dict(spec.resize or {}) or "nothing"}, cropped to {spec.crop}, padded to '
         f'multiples of {spec.pad_multiple}, mean {list(spec.mean)}, deviation {list(spec.std)}',
     ]

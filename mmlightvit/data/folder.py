@@ -142,21 +142,9 @@ class DatasetFolder:
         }
         names = {item['id']: item['name'] for item in content['categories']}
         for item in content['annotations']:
-            if names.get(item['category_id']) not in self.classes:
-                continue  # as training leaves it out
-            x, y, w, h = item['bbox']
-            mask = item.get('segmentation')
-            by_id[item['image_id']].objects.append(
-                Annotation(
-                    names[item['category_id']],
-                    [x, y, x + w, y + h],
-                    mask if isinstance(mask, list) else [],
-                    mask if isinstance(mask, dict) else None,
-                    crowd=bool(item['iscrowd']),
-                    area=item['area'],
-                    score=item.get('score'),
-                )
-            )
+            label = names.get(item['category_id'])
+            if label in self.classes:  # training leaves others out too
+                by_id[item['image_id']].objects.append(Annotation.from_coco(item, label))
         return list(by_id.values())
 
     def size_of(self, item: dict) -> tuple[int, int] | None:

@@ -24,7 +24,8 @@ from mmlightvit.data.probe import Probe, pictures_in, probe_all
 from mmlightvit.data.source import Source, read_text
 from mmlightvit.data.tidy import label_map, select, tidy
 from mmlightvit.errors import UserError
-from mmlightvit.pictures.objects import TASKS, LabelSet, Picture
+from mmlightvit.pictures.objects import LabelSet, Picture
+from mmlightvit.tasks import TASKS
 
 #: In these formats each picture has a label file, so one without is not labelled.
 _FILE_PER_PICTURE = ('yolo', 'voc', 'labelme')

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmlightvit.data.probe import Probe
-from mmlightvit.pictures.masks import Masks, decode, encode
-from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, polygon_area
+from mmlightvit.pictures.masks import Masks, encode
+from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, draw_polygons, mask_pixels, polygon_area
 
 #: Far below what anybody draws, and enough for boxes to be read back as they were written.
 _DIGITS = 4
@@ -158,30 +158,6 @@ def _draw_mask(item: Annotation, height: int, width: int) -> None:
     item.polygons, item.patches = [], []
 
 
-def draw_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """The pixels (H, W) whose centres lie in one of the polygons, by the even-odd rule."""
-    out = np.zeros((height, width), bool)
-    for part in polygons:
-        x, y = np.asarray(part[0::2], float), np.asarray(part[1::2], float)
-        crossed = np.zeros((height, width + 1), bool)  # whether a side is crossed on the way to a pixel's centre
-        for x1, y1, x2, y2 in zip(x, y, np.roll(x, -1), np.roll(y, -1)):
-            first, last = np.ceil(np.clip([min(y1, y2) - 0.5, max(y1, y2) - 0.5], 0, height)).astype(int)
-            if first < last:
-                rows = np.arange(first, last)
-                at = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
-                crossed[rows, np.ceil(np.clip(at - 0.5, 0, width)).astype(int)] ^= True
-        out |= np.logical_xor.accumulate(crossed, axis=1)[:, :width]
-    return out
-
-
-def mask_pixels(mask: dict) -> np.ndarray:
-    """The pixels (H, W) of run lengths, compressed or not."""
-    (height, width), counts = mask['size'], mask['counts']
-    if isinstance(counts, str):
-        return decode(counts, height, width)
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-
-
 def _mask_box(mask: dict | None) -> list[float] | None:
     if not mask:
         return None
@@ -194,8 +170,7 @@ def label_map(picture: Picture, classes: Sequence[str], background: int) -> np.n
     height, width = picture.size or (0, 0)
     out = np.full((height, width), background, np.uint8)
     for item in picture.objects:
-        pixels = mask_pixels(item.mask) if item.mask else draw_polygons(item.polygons, height, width)
-        out[pixels] = classes.index(item.label)
+        out[item.pixels(height, width)] = classes.index(item.label)
     return out
 
 

@@ -10,10 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmlightvit.errors import UserError
+from mmlightvit.errors import UserError, listed
 from mmlightvit.inference.model import Model
-from mmlightvit.pictures import convert
-from mmlightvit.pictures.drawing import draw, enlargement
 from mmlightvit.pictures.result import Result
 
 MAX_UPLOAD = '20mb'
@@ -53,7 +51,7 @@ def demo(models: Mapping[str, Model], explain: Callable[[Model, Result], Any] | 
         try:
             found = model.predict(path, score_thr=None if own else threshold)
             sheet = explain(model, found) if explain and attention and options(model)[1] else None
-            return draw(found, enlargement(found.height, found.width)), table(found), sheet
+            return found.draw(legible=True), table(found), sheet
         except UserError as error:  # a picture that cannot be read, for example
             raise gr.Error(str(error)) from None
 
@@ -94,8 +92,7 @@ def demo(models: Mapping[str, Model], explain: Callable[[Model, Result], Any] | 
 
 def describe(model: Model) -> str:
     """A line about a model, Markdown."""
-    shown = ', '.join(model.classes[:20]) + (f' and {len(model.classes) - 20} more' if len(model.classes) > 20 else '')
-    return f'## {model.info.name}\n{model.task}: {shown}'
+    return f'## {model.info.name}\n{model.task}: {listed(model.classes, 20)}'
 
 
 def table(result: Result) -> dict[str, list[Any]]:
@@ -108,13 +105,13 @@ def table(result: Result) -> dict[str, list[Any]]:
     if result.label_map is not None:
         return {
             'headers': ['class', 'share, %'],
-            'data': [[name, round(100 * share, 1)] for name, _, share in convert.shares(result)],
+            'data': [[name, round(100 * share, 1)] for name, _, share in result.shares()],
         }
     return {
         'headers': ['class', 'score', 'x1', 'y1', 'x2', 'y2'],
         'data': [
             [result.classes[label], round(score, 3), *(round(float(value), 1) for value in box)]
-            for label, score, box in convert.objects(result)
+            for label, score, box in result.objects()
         ],
     }
 

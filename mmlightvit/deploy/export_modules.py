@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.preprocess import InputSpec
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.tasks import TASKS
 
 CUTS = ('end2end', 'features', 'backbone')

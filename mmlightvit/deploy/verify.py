@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from mmlightvit.deploy.formats import FORMATS
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
-from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
+from mmlightvit.inference.preprocess import Prepared, prepare
 from mmlightvit.inference.preprocess import resize as resize_pixels
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.tasks import TASKS
 

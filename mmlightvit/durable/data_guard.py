@@ -25,7 +25,7 @@ from PIL import Image
 
 from mmlightvit.durable.dataset_traits import innermost, is_a, is_local, roots
 from mmlightvit.durable.images import MAX_PIXELS, BadSample, decode, escapes, fetch, read_header
-from mmlightvit.errors import UserError
+from mmlightvit.errors import UserError, listed
 from mmlightvit.registry import HOOKS
 
 _GOOD, _REPAIRED, _BAD = 0, 1, 2
@@ -47,8 +47,7 @@ class BadDataError(UserError):
 
 
 def _several(items: list, name: Callable[[Any], str] = str) -> str:
-    rest = len(items) - _NAMED
-    return '; '.join(map(name, items[:_NAMED])) + (f'; and {rest} more' if rest > 0 else '')
+    return listed(map(name, items), _NAMED, '; ')
 
 
 class _ImageLoader:

@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper as _OptimWrapper
 from torch import Tensor, nn
 
 from mmlightvit.durable.consensus import StepConsensus
-from mmlightvit.errors import AllRanksError
+from mmlightvit.errors import AllRanksError, listed
 from mmlightvit.registry import OPTIM_WRAPPERS
 
 _NAMES_SHOWN = 32
@@ -178,13 +178,11 @@ class NonFiniteGuard:
         # The rank whose loss is bad has the cause; a gradient's comes to all ranks at once.
         guilty = [entry for entry in gathered if entry[1]] or gathered
         names = [name for _, _, files in guilty for name in files]
-        shown = ', '.join(names[:_NAMES_SHOWN]) or 'not known'
-        if len(names) > _NAMES_SHOWN:
-            shown += f' and {len(names) - _NAMES_SHOWN} more'
         iteration = self.message_hub.runtime_info.get('iter', self._inner_count - 1) + 1
         told = (
             f'the {what} of iteration {iteration} is not finite '
-            f'({self.skipped_in_row} in a row, {self.max_skipped} end the run); files of the batch: {shown}'
+            f'({self.skipped_in_row} in a row, {self.max_skipped} end the run); '
+            f'files of the batch: {listed(names, _NAMES_SHOWN) or "not known"}'
         )
         if self.skipped_in_row >= self.max_skipped:
             raise NonFiniteError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from mmlightvit.durable.find import LAST_CHECKPOINT, find_newest
 from mmlightvit.durable.seal import verify
-from mmlightvit.errors import AllRanksError, UserError
+from mmlightvit.errors import AllRanksError, UserError, listed
 
 
 class ResumeRequest(NamedTuple):
@@ -126,9 +126,8 @@ def require_same_model(name: str, saved: Mapping[str, Any], now: Mapping[str, An
         }
         others = [f'{key} {theirs}, not {ours}' for key, (theirs, ours) in shapes.items() if theirs != ours]
     if others:
-        more = f'; and {len(others) - 4} more' if len(others) > 4 else ''
         raise AllRanksError(
-            f"{name} is a checkpoint of another model than the config's: {'; '.join(others[:4])}{more}. A run goes on "
+            f"{name} is a checkpoint of another model than the config's: {listed(others, 4, '; ')}. A run goes on "
             'with the model that it began with; to start a new one from these weights use load_from, without --resume'
         )
 

@@ -8,7 +8,7 @@ found which object asks it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,6 @@ def row_of(iou: float) -> int:
     if iou not in IOUS:
         raise UserError(f'--iou: expected one of {", ".join(map(str, IOUS))}, got {iou}')
     return IOUS.index(iou)
-
-
-def mask_codes(annotations: Iterable[Mapping[str, Any]], height: int, width: int) -> list[str]:
-    """The masks of annotations of one picture as COCO's compressed run-length codes."""
-    image = dict(id=1, height=height, width=width)
-    coco = packages.load('hotcoco').COCO(dict(images=[image], categories=[], annotations=[]))
-    codes = [coco.ann_to_rle({**annotation, 'image_id': 1})['counts'] for annotation in annotations]
-    return [code.decode() if isinstance(code, bytes) else code for code in codes]
 
 
 class CocoScores:

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The figures of a report. Colours are Okabe and Ito's, which people with any kind of colour vision tell apart."""
+"""The figures of a report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.evaluation import packages
+from mmlightvit.pictures.colours import LINES, hexadecimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from mmlightvit.evaluation.thresholds import Curve
 
-BLUE, ORANGE, GREEN, SKY, PINK, AMBER = '#0072B2', '#D55E00', '#009E73', '#56B4E9', '#CC79A7', '#E69F00'
-_COLOURS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY)
+_COLOURS = tuple(map(hexadecimal, LINES))
+BLUE, ORANGE, GREEN, PINK, AMBER, SKY = _COLOURS
 _INK, _FAINT = '#222222', '#9aa3ad'
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmlightvit.errors import UserError
 from mmlightvit.evaluation.truth import Truth
 from mmlightvit.pictures import coco
-from mmlightvit.pictures.convert import FORMAT, to_dict
+from mmlightvit.pictures.result import FORMAT
 
 #: Detections of a class in a picture that COCO counts.
 MOST = 100
@@ -55,7 +55,7 @@ def answers(model: str, truth: Truth, *, batch: int = 1, **options: Any) -> Answ
     if model.endswith('.json'):
         content = read(model, truth)
         return Answers(content['model'], content)
-    from mmlightvit.inference.model import load_model
+    from mmlightvit.load import load_model
 
     return answers_of(load_model(model, **options), truth, batch)
 
@@ -93,7 +93,7 @@ def predict(model: Model, truth: Truth, batch: int) -> Iterator[tuple[int, Resul
 
 def content_of(about: Mapping[str, Any], results: Iterable[tuple[int, Result]], truth: Truth) -> dict[str, Any]:
     """``predictions.json`` of results, unrounded; a path is the name of the picture in the truth."""
-    listed = [{**to_dict(result, exact=True), 'path': truth.pictures[place]} for place, result in results]
+    listed = [{**result.to_dict(exact=True), 'path': truth.pictures[place]} for place, result in results]
     return dict(format=FORMAT, model=dict(about), score_thr=0.0, results=listed, skipped=[])
 
 

@@ -69,10 +69,9 @@ class SegmentationReport(Report):
         captions = [(p, f'{100 * of_pictures[p]:.1f} % of the pixels are right') for p in worst if of_pictures[p] < 1]
 
         def pair(place: int, pixels: NDArray[np.uint8]) -> list[Any]:
-            return [
-                shown.label_map(pixels, values, self.classes)
-                for values in (self.truth.label_map(place), self.kept[place])
-            ]
+            truth = self.truth.label_map(place)
+            truth[truth == self.truth.ignore] = len(self.classes)  # no class, so it is ignored here too
+            return [shown.label_map(pixels, values, self.classes) for values in (truth, self.kept[place])]
 
         self.worst(captions, pair)
 

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmlightvit.evaluation.coco_scores import mask_codes
-from mmlightvit.pictures.drawing import Canvas, draw, enlargement, sheet
-from mmlightvit.pictures.masks import Masks
+from mmlightvit.pictures.colours import VERMILION
+from mmlightvit.pictures.drawing import Canvas, sheet
+from mmlightvit.pictures.objects import Annotation, Picture, as_result
 from mmlightvit.pictures.read import as_picture
 from mmlightvit.pictures.result import Result
+from mmlightvit.tasks import DETECTION, INSTANCE, SEGMENTATION
 
 #: Pixels of a picture beside another, and of both on the page.
 _SIDE, _ON_PAGE = 640, 900
-_MARK = (213, 94, 0)
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -32,35 +32,20 @@ def objects(
     pixels: NDArray[np.uint8], items: Sequence[Mapping[str, Any]], classes: Sequence[str], masks: bool
 ) -> Result:
     """COCO annotations or results of one picture as a result; annotations have no scores."""
-    height, width = pixels.shape[:2]
-    corners = np.array([item['bbox'] for item in items], np.float32).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    scored = bool(items) and 'score' in items[0]
-    return Result(
-        task='instance' if masks else 'detection',
-        classes=tuple(classes),
-        height=height,
-        width=width,
-        boxes=corners,
-        scores=np.array([item['score'] for item in items], np.float32) if scored else None,
-        labels=np.array([item['category_id'] - 1 for item in items], np.int64),
-        masks=Masks(mask_codes(items, height, width), height, width) if masks else None,
-        image=pixels,
-    )
+    labelled = [Annotation.from_coco(item, classes[item['category_id'] - 1]) for item in items]
+    return as_result(Picture(Path(), objects=labelled), tuple(classes), INSTANCE if masks else DETECTION, pixels)
 
 
 def label_map(pixels: NDArray[np.uint8], values: NDArray, classes: Sequence[str]) -> Result:
-    """A label map as a result; what is no class is called so."""
-    known = np.where(values < len(classes), values, len(classes))
-    names = (*classes, 'not counted')
+    """A label map as a result."""
     height, width = pixels.shape[:2]
-    return Result('segmentation', names, height, width, label_map=known, image=pixels)
+    return Result(SEGMENTATION, tuple(classes), height, width, label_map=values, image=pixels)
 
 
 def side_by_side(truth: Result, found: Result) -> Image.Image:
     """Truth on the left, prediction on the right."""
-    scale = enlargement(truth.height, truth.width)
-    return Image.fromarray(sheet([(draw(truth, scale), 'truth'), (draw(found, scale), 'prediction')], 2, _SIDE))
+    pair = [(truth.draw(legible=True), 'truth'), (found.draw(legible=True), 'prediction')]
+    return Image.fromarray(sheet(pair, 2, _SIDE))
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int = 480) -> Image.Image:
@@ -82,7 +67,7 @@ def cut_out(pixels: NDArray[np.uint8], box: Sequence[float], side: int = 240) ->
     size = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
     canvas = Canvas(np.asarray(Image.fromarray(part).resize(size, Image.Resampling.LANCZOS)))
     x, y = x - left, y - top
-    canvas.box((x * scale, y * scale, (x + w) * scale, (y + h) * scale), _MARK)
+    canvas.box((x * scale, y * scale, (x + w) * scale, (y + h) * scale), VERMILION)
     return Image.fromarray(canvas.pixels())
 
 

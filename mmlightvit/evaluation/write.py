@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.pictures import coco
-from mmlightvit.pictures.convert import FORMAT
+from mmlightvit.pictures.result import FORMAT
 from mmlightvit.registry import METRICS
 
 TOP = 5  # classes of a classified picture that are written

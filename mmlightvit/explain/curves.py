@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.colours import LINES, hexadecimal
 
-#: Okabe and Ito's colours, without the yellow that white paper swallows.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+#: One for each run.
+COLOURS = (*map(hexadecimal, LINES), '#000000')
 
 #: Training scalar -> (title, unit, vertical scale).
 _TRAINING: Mapping[str, tuple[str, str, str]] = MappingProxyType(

@@ -24,8 +24,8 @@ from mmlightvit.explain.attention import BlockMaps, collect_maps, find_backbone,
 from mmlightvit.inference.model import Model
 from mmlightvit.inference.outputs import Writer
 from mmlightvit.inference.preprocess import prepare
-from mmlightvit.pictures.convert import shares, write_picture
-from mmlightvit.pictures.drawing import COLOURS, Canvas, Colour, colour_of, draw, enlargement, eroded
+from mmlightvit.pictures.colours import AMBER, BLUE, PINK, VERMILION, Colour, colour_of
+from mmlightvit.pictures.drawing import Canvas, eroded, write_picture
 from mmlightvit.pictures.result import Result
 
 #: Sequential, legible in print and for every kind of colour vision.
@@ -107,7 +107,7 @@ def explain(model: Any, result: Result) -> NDArray[np.uint8]:
 def find_things(result: Result) -> list[Thing]:
     """The surest objects, or the largest regions; none where a picture is classified as a whole."""
     if result.label_map is not None:
-        found = [name for name, _, _ in shares(result)[:_OBJECTS]]
+        found = [name for name, _, _ in result.shares()[:_OBJECTS]]
         places = [result.classes.index(name) for name in found]
         return [
             Thing(name, colour_of(place, result.palette), result.label_map == place)
@@ -200,7 +200,7 @@ def _compose(result: Result, things: Sequence[Thing], service: Service, size: tu
     m, rim = service.maps, _rims(things, max(1, round(max(result.height, result.width) / 250)))
     page.text(_headline(things, service), (_GAP, 12), _INK, 28)
     page.text('found', (_GAP, _HEAD + 4), _INK, 20)
-    page.paste(draw(result, enlargement(result.height, result.width)), (_GAP, top), large)
+    page.paste(result.draw(legible=True), (_GAP, top), large)
     left = 2 * _GAP + large[0]
     where = f'{PurePath(result.path).name}, ' if result.path else ''
     page.text(f'served most by   ({where}stage {m.stage}, block {m.block})', (left, _HEAD + 4), _INK, 20)
@@ -239,7 +239,7 @@ def _headline(things: Sequence[Thing], service: Service) -> str:
 
 
 def _token_colour(rank: int) -> Colour:
-    return COLOURS[(1, 0, 3, 5)[rank % 4]]
+    return (VERMILION, BLUE, AMBER, PINK)[rank % 4]
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:

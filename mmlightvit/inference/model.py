@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""A model that predicts: what all forms have in common, and how a name leads to one.
+"""A model that predicts: the part that all forms have in common.
 
 A form of a model (torch, ONNX Runtime, OpenVINO) implements :meth:`Model.run`; reading, preparing, thresholds and
 results are the same for all of them, so the numbers are too.
@@ -8,7 +8,6 @@ results are the same for all of them, so the numbers are too.
 from __future__ import annotations
 
 import glob
-import importlib
 import os
 import threading
 import time
@@ -23,23 +22,19 @@ from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
 from mmlightvit.inference import sources
-from mmlightvit.inference.preprocess import InputSpec, Prepared, prepare
-from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.inference.preprocess import Prepared, prepare
+from mmlightvit.model_folder.info import InputSpec, ModelInfo
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.read import Picture, PictureError, as_picture
 from mmlightvit.pictures.result import Result, class_places
 
-#: What opens exported files; by name, since it builds on this module.
-_OPENS_EXPORTED = 'mmlightvit.deploy.runtime'
-#: Endings of exported files.
-EXPORTED = ('.onnx', '.xml', '.pt2')
 #: The options that choose among the objects of a picture; a command refuses them for a model that finds none.
 OF_OBJECTS = ('score_thr', 'classes', 'max_det')
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What a form of a model gives for one picture, in pixels of the picture; nothing is left out yet.
+    """The answer of a form of a model for one picture, in pixels of the picture; nothing is left out yet.
 
     Attributes:
         boxes, scores, labels: (n, 4), (n,), (n,).
@@ -58,7 +53,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may ask of a prediction.
+    """Options of a prediction.
 
     Attributes:
         score_thr: Score from which an object counts; None takes the model's, class by class.
@@ -89,7 +84,7 @@ class Model(ABC):
     """A model of any task and form; safe to call from several threads.
 
     Args:
-        info: What it says of itself.
+        info: Its description.
     """
 
     def __init__(self, info: ModelInfo) -> None:
@@ -155,9 +150,9 @@ class Model(ABC):
                 raise TypeError(f'{picture} is a video: go through it with predict_iter, in constant memory')
             if os.path.isdir(picture) or (glob.has_magic(str(picture)) and not os.path.exists(picture)):
                 several, picture = True, [entry.name for entry in sources.find([str(picture)])]
-        given = picture if several else [picture]
-        found = self.stream((self._read(item, channels, on_error) for item in given), options)
-        results = [None if isinstance(result, PictureError) else result for result in found]
+        items = picture if several else [picture]
+        stream = self.stream((self._read(item, channels, on_error) for item in items), options)
+        results = [None if isinstance(result, PictureError) else result for result in stream]
         return results if several else results[0]
 
     def predict_iter(
@@ -240,13 +235,13 @@ class Model(ABC):
     def _finish(self, picture: Picture, raw: Raw, options: Options, read_ms: float, model_ms: float) -> Result:
         start = time.perf_counter()
         height, width = picture.pixels.shape[:2]
-        found: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         if raw.probs is not None:
-            found['probs'] = np.asarray(raw.probs, np.float32)
+            content['probs'] = np.asarray(raw.probs, np.float32)
         elif raw.label_map is not None:
-            found['label_map'] = raw.label_map.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
+            content['label_map'] = raw.label_map.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
         else:
-            found = self._objects(raw, height, width, options)
+            content = self._objects(raw, height, width, options)
         speed = {'read': read_ms, 'model': model_ms, 'after': (time.perf_counter() - start) * 1000}
         return Result(
             task=self.task,
@@ -259,7 +254,7 @@ class Model(ABC):
             speed=speed,
             image=picture.pixels if options.keep_image else None,
             palette=self.info.palette,
-            **found,
+            **content,
         )
 
     def _objects(self, raw: Raw, height: int, width: int, options: Options) -> dict[str, Any]:
@@ -279,37 +274,3 @@ class Model(ABC):
             'labels': labels[order],
             'masks': None if raw.masks is None else raw.masks[order],
         }
-
-
-def load_model(
-    model: str | os.PathLike, *, config: str | None = None, device: str | None = None, allow_random: bool = False
-) -> Model:
-    """The model that a name stands for.
-
-    Args:
-        model: A model folder; a work directory; a file that ``mmlightvit export`` wrote; a checkpoint, which needs its
-            config unless it is a published classifier; or a name of ``mmlightvit models``.
-        config: The config of a checkpoint. It is Python and is executed.
-        device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; for exported files ``'cpu'``, ``'cuda'`` or
-            ``'openvino:CPU'``. None takes a GPU where there is one.
-        allow_random: Whether a model without weights is good enough, for trying things out.
-
-    Raises:
-        UserError: There is no such model, or it cannot be loaded; one line says why.
-    """
-    name = os.fspath(model)
-    path = Path(name).expanduser()
-    if path.suffix in EXPORTED and path.is_file():
-        return importlib.import_module(_OPENS_EXPORTED).load_exported(path, device)
-    if '://' not in name and not path.exists():
-        from mmlightvit.checkpoint import zoo
-
-        if name not in zoo.list_models():
-            raise UserError(zoo.no_such_model(name))
-    try:
-        from mmlightvit.inference.torch_backend import load_torch
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'{name} needs {error.name}: see docs/install.md, or export the model where that is installed'
-        ) from None
-    return load_torch(name, config, device, allow_random)

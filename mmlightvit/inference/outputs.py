@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a run of predictions leaves in its folder: one small writer for each kind of file.
+"""The files of a run of predictions: one small writer for each kind.
 
 A writer takes one result after the other and keeps none, so that a video of any length takes the same memory. A file
 has its name when it is complete.
@@ -22,9 +22,10 @@ from PIL import Image
 from mmlightvit.durable.safe_loading.atomic import TEMPORARY_SUFFIX, atomic_write
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import ModelInfo
-from mmlightvit.pictures import coco, convert
-from mmlightvit.pictures.drawing import colour_of, draw, enlargement
-from mmlightvit.pictures.result import Result
+from mmlightvit.pictures import coco
+from mmlightvit.pictures.colours import colour_of
+from mmlightvit.pictures.drawing import write_picture
+from mmlightvit.pictures.result import FORMAT, Result
 
 _OBJECTS = ('detection', 'instance')
 
@@ -118,7 +119,7 @@ class JsonWriter(Writer):
         self._text = None if file is not None else _Text(folder / 'predictions.json')
         self._file = file or self._text.file  # type: ignore[union-attr]
         model = dict(name=info.name, task=info.task, classes=info.classes, weights_sha256=info.weights_sha256)
-        head = dict(format=convert.FORMAT, model=model, score_thr=score_thr)
+        head = dict(format=FORMAT, model=model, score_thr=score_thr)
         self._file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "results": [\n')
         self._results = _List(self._file)
         self._skipped: list[dict[str, str]] = []
@@ -216,7 +217,7 @@ class CocoDatasetWriter(Writer):
     def add(self, result: Result, place: PurePath, rate: float | None) -> None:
         self._image_count += 1
         self._image_list.add(_coco_image(self._image_count, result))
-        for entry in convert.to_coco_annotations(result, self._image_count, self._object_count + 1):
+        for entry in result.to_coco_annotations(self._image_count, self._object_count + 1):
             self._annotations.add(entry)
         self._object_count += len(result)
 
@@ -270,11 +271,11 @@ class CsvWriter(Writer):
             for rank, (label, name, score) in enumerate(result.top(5), 1):
                 self._rows.writerow([*head, rank, label, name, f'{score:.5f}'])
         elif result.label_map is not None:
-            for name, pixels, share in convert.shares(result):
+            for name, pixels, share in result.shares():
                 self._rows.writerow([*head, result.classes.index(name), name, pixels, f'{share:.5f}'])
         else:
             areas = result.masks.areas().tolist() if result.masks is not None else None
-            for index, (label, score, box) in enumerate(convert.objects(result)):
+            for index, (label, score, box) in enumerate(result.objects()):
                 x1, y1, x2, y2 = (float(value) for value in box)
                 area = f'{(x2 - x1) * (y2 - y1):.2f}' if areas is None else areas[index]
                 corners = [f'{value:.2f}' for value in (x1, y1, x2, y2)]
@@ -292,7 +293,7 @@ class CropWriter(Writer):
     def add(self, result: Result, place: PurePath, rate: float | None) -> None:
         for number, (name, pixels) in enumerate(zip(result.names, result.crops()), 1):
             folder = ''.join('_' if c in '/\\:' else c for c in name).lstrip('.') or '_'
-            convert.write_picture(self._path(f'crops/{folder}', place, result, f'-{number}.jpg'), pixels)
+            write_picture(self._path(f'crops/{folder}', place, result, f'-{number}.jpg'), pixels)
 
 
 class MaskWriter(Writer):
@@ -301,7 +302,7 @@ class MaskWriter(Writer):
     tasks = ('instance', 'segmentation')
 
     def add(self, result: Result, place: PurePath, rate: float | None) -> None:
-        convert.write_picture(self._path('masks', place, result, '.png'), mask_picture(result))
+        write_picture(self._path('masks', place, result, '.png'), mask_picture(result))
 
 
 def mask_picture(result: Result) -> Image.Image:
@@ -329,9 +330,9 @@ class PictureWriter(Writer):
         self._of: PurePath | None = None
 
     def add(self, result: Result, place: PurePath, rate: float | None) -> None:
-        drawn = draw(result, enlargement(result.height, result.width))
+        drawn = result.draw(legible=True)
         if rate is None:
-            convert.write_picture(self._path('pictures', place, result, '.jpg'), drawn)
+            write_picture(self._path('pictures', place, result, '.jpg'), drawn)
             return
         if self._film is None or self._of != place:
             self.close()

@@ -9,52 +9,13 @@ Shape legend: H W picture, h w resized and cropped, P Q padded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmlightvit.errors import UserError
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How pictures are prepared; ``input`` of model.json.
-
-    Attributes:
-        mean, std: Per channel, in pixel values.
-        channels: ``'rgb'`` or ``'bgr'``.
-        resize: None keeps the size. ``short`` alone: the short side, in pixels. ``short`` and ``long``: the largest
-            size whose sides stay within both. ``height`` and ``width``: exactly these. With ``multiple``, they are then
-            brought up to a multiple of it.
-        crop: (height, width) of the centre; None for all.
-        pad_multiple: Zeros to the right and at the bottom, up to a multiple; None for none.
-        interpolation: ``'bilinear'`` as OpenCV's, ``'bicubic'`` as Pillow's.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: str = 'rgb'
-    resize: Mapping[str, int] | None = None
-    crop: tuple[int, int] | None = None
-    pad_multiple: int | None = None
-    interpolation: str = 'bilinear'
-
-    def with_size(self, size: int) -> InputSpec:
-        """The same for another short side; crop and long side keep their proportion to it."""
-        if size < 1:
-            raise UserError(f'size: expected at least 1 pixel, got {size}')
-        resize = self.resize or {}
-        if self.crop is not None:
-            short = round(size * resize.get('short', min(self.crop)) / min(self.crop))
-            return replace(self, resize={'short': max(size, short)}, crop=(size, size))
-        if 'short' not in resize:
-            return replace(self, resize={'height': size, 'width': size})
-        new = {**resize, 'short': size}
-        if 'long' in resize:
-            new['long'] = round(size * resize['long'] / resize['short'])
-        return replace(self, resize=new)
+from mmlightvit.model_folder.info import InputSpec
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,8 @@ import numpy as np
 
 from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
-from mmlightvit.pictures.read import Picture, PictureError, as_picture, decode, silent_opencv
+from mmlightvit.pictures.read import ENDINGS, Picture, PictureError, as_picture, decode, silent_opencv
 
-PICTURES = ['.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif']
 VIDEOS = ['.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.m4v', '.wmv', '.gif']
 _SCHEMES = ('http://', 'https://')
 _MAX_BYTES = 100_000_000
@@ -207,11 +206,11 @@ def find(names: Sequence[str], recursive: bool = False) -> list[Entry]:
         elif os.path.exists(name) or not glob.has_magic(name):
             entries += _in_list(Path(name)) if _ending(name) == '.txt' else [Entry(name, PurePath(Path(name).stem))]
         else:
-            found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
-            if not found:
+            paths = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+            if not paths:
                 raise UserError(f'{name}: no file fits')
             root = _glob_root(name)
-            entries += [Entry(path, PurePath(os.path.relpath(os.path.splitext(path)[0], root))) for path in found]
+            entries += [Entry(path, PurePath(os.path.relpath(os.path.splitext(path)[0], root))) for path in paths]
     return _told_apart(entries)
 
 
@@ -232,16 +231,16 @@ def pixels_of(names: Sequence[str], most: int) -> list[np.ndarray]:
 
 
 def _in_folder(folder: Path, recursive: bool) -> list[Entry]:
-    endings = (*PICTURES, *VIDEOS)
-    found = sorted(
+    endings = (*ENDINGS, *VIDEOS)
+    paths = sorted(
         path
         for path in (folder.rglob('*') if recursive else folder.iterdir())
         if path.suffix.lower() in endings and path.is_file() and not path.name.startswith('.')
     )
-    if not found:
+    if not paths:
         below = '' if recursive else '; --recursive looks below its first level too'
         raise UserError(f'{folder}: the folder has no pictures or videos ({" ".join(e[1:] for e in endings)}){below}')
-    return [Entry(str(path), PurePath(path.relative_to(folder).with_suffix(''))) for path in found]
+    return [Entry(str(path), PurePath(path.relative_to(folder).with_suffix(''))) for path in paths]
 
 
 def _in_list(path: Path) -> list[Entry]:
@@ -315,7 +314,7 @@ def fetch(address: str) -> bytes:
             raise
         if isinstance(error, HTTPError):
             error.close()
-        said = error if isinstance(error, HTTPError) else getattr(error, 'reason', error)
-        reason = ' '.join(str(said).split()) or type(error).__name__
+        cause = error if isinstance(error, HTTPError) else getattr(error, 'reason', error)
+        reason = ' '.join(str(cause).split()) or type(error).__name__
         raise PictureError(address, f'the address cannot be had ({reason})') from None
     return bytes(content)

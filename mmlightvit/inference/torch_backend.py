@@ -32,8 +32,8 @@ from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import Prepared
 from mmlightvit.model_folder.describe import describe
-from mmlightvit.model_folder.folder import WEIGHTS
 from mmlightvit.model_folder.info import FILE, FOLDER, SCOPES, ModelInfo
+from mmlightvit.model_folder.write import WEIGHTS
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.toolboxes import build_model, import_toolbox
 
@@ -50,7 +50,7 @@ class TorchModel(Model):
     """A model of a toolbox.
 
     Args:
-        info: What it says of itself.
+        info: Its description.
         module: The model, with its weights.
         device: Where it runs.
     """
@@ -139,20 +139,6 @@ def quiet() -> Iterator[None]:
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
-def load_torch(name: str, config: str | None, device: str | None, allow_random: bool) -> Model:
-    """What :func:`~mmlightvit.inference.model.load_model` loads, exported files apart."""
-    path = Path(name).expanduser()
-    if (path / FILE).is_file():
-        return load_folder(path, device)
-    if path.is_dir():
-        return load_work_dir(path, device)
-    if path.suffix == '.py':
-        return load_random(str(path), device, allow_random)
-    if path.exists() or '://' in name:
-        return load_checkpoint(name, config, device)
-    return load_named(name, device, allow_random)
-
-
 def load_folder(folder: Path, device: str | None) -> Model:
     """A model folder; nothing of it is executed."""
     info = ModelInfo.load(folder)
@@ -165,7 +151,7 @@ def load_folder(folder: Path, device: str | None) -> Model:
 
 
 def load_work_dir(folder: Path, device: str | None) -> Model:
-    """What a training left: its best checkpoint, else its newest whose seal holds, with the config dumped there.
+    """A work directory: its best checkpoint, else its newest whose seal holds, with the config dumped there.
 
     The model folder that was written from this checkpoint stands for it: thresholds that were chosen are kept there.
     """
@@ -177,11 +163,11 @@ def load_work_dir(folder: Path, device: str | None) -> Model:
         verify(best[-1])
         checkpoint = best[-1]
     else:
-        found = find_newest(folder)
-        if found.path is None:
-            why = f' ({"; ".join(found.skipped)})' if found.skipped else ''
+        newest = find_newest(folder)
+        if newest.path is None:
+            why = f' ({"; ".join(newest.skipped)})' if newest.skipped else ''
             raise UserError(f'{folder} has no checkpoint that can be used{why}')
-        checkpoint = Path(found.path)
+        checkpoint = Path(newest.path)
     inside, seal = folder / FOLDER, read_seal(checkpoint)
     if seal and (inside / FILE).is_file() and ModelInfo.load(inside).training.get('checkpoint_seal') == seal.sha256:
         return load_folder(inside, device)

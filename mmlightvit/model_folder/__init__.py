@@ -1,2 +1,2 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""A model folder: what a model says of itself, its card, written and read."""
+"""A model folder: the description of a model, its card and its weights, written and read."""

@@ -7,35 +7,28 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mmlightvit.errors import listed
 from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.tasks import TASKS
 
 FILE = 'README.md'
-#: By task, the hub's names of what a model does and of how that is measured.
-_TAGS = {
-    'classification': ('image-classification', 'accuracy'),
-    'detection': ('object-detection', 'map'),
-    'instance': ('image-segmentation', 'map'),
-    'segmentation': ('image-segmentation', 'mean_iou'),
-}
 _MOST_CLASSES = 20
 
 
 def text(info: ModelInfo) -> str:
-    """The card of a model. What nobody said stands there as not stated.
+    """The card of a model. A fact that nobody gave is "not stated".
 
     Args:
         info: The model; a metric is a number, or ``value`` with the ``low`` and ``high`` of its interval.
     """
     metrics = '\n'.join(f'| {name} | {_measured(value)} |' for name, value in info.metrics.items())
     training, data = info.training, info.training.get('data') or {}
-    others = len(info.classes) - _MOST_CLASSES
-    classes = ', '.join(info.classes[:_MOST_CLASSES]) + (f' and {others} more' if others > 0 else '')
     return f"""---
 {_head(info)}
 ---
 # {info.name}
 
-LightViT (arXiv 2207.05557), {info.task}, {len(info.classes)} classes: {classes}.
+LightViT (arXiv 2207.05557), {info.task}, {len(info.classes)} classes: {listed(info.classes, _MOST_CLASSES)}.
 
 ```python
 from mmlightvit import load_model
@@ -69,14 +62,14 @@ model.predict('picture.jpg').save('labelled.jpg')
 
 def _head(info: ModelInfo) -> str:
     """The YAML that the hub reads; a list of JSON is one of YAML too."""
-    does, metric = _TAGS[info.task]
+    task = TASKS[info.task]
     return '\n'.join(
         [
             'library_name: mmlightvit',
-            f'pipeline_tag: {does}',
+            f'pipeline_tag: {task.hub_tag}',
             f'license: {str(info.licence.get("weights") or "unknown").lower()}',
             f'tags: {json.dumps(["lightvit", info.task])}',
-            f'metrics: {json.dumps([metric])}',
+            f'metrics: {json.dumps([task.hub_metric])}',
         ]
     )
 
@@ -96,9 +89,9 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _thresholds(found: Mapping[str, Any]) -> str:
-    if not found:
+def _thresholds(thresholds: Mapping[str, Any]) -> str:
+    if not thresholds:
         return 'not stated'
-    each = [f'{name} {_rounded(value)}' for name, value in (found.get('per_class') or {}).items()]
-    shown = [_stated(_rounded(found.get('default'))), *([', '.join(each)] if each else [])]
-    return '; '.join([*shown, f'chosen on {_stated(found.get("chosen_on"))}'])
+    each = [f'{name} {_rounded(value)}' for name, value in (thresholds.get('per_class') or {}).items()]
+    shown = [_stated(_rounded(thresholds.get('default'))), *([', '.join(each)] if each else [])]
+    return '; '.join([*shown, f'chosen on {_stated(thresholds.get("chosen_on"))}'])

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What ``model.json`` says, read off a config of a toolbox."""
+"""The description of a model, read off a config of a toolbox."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.preprocess import InputSpec
-from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.model_folder.info import InputSpec, ModelInfo
+from mmlightvit.tasks import DETECTION, INSTANCE, SEGMENTATION
 from mmlightvit.toolboxes import TOOLBOXES, kind_of
 from mmlightvit.version import __version__
 
-#: Of a model's config, what prediction needs not and must not follow: where weights start from, how it is trained.
+#: Keys of a model's config that prediction must not follow: where weights start from, how it is trained.
 _LEFT_OUT = ('init_cfg', 'pretrained', 'checkpoint')
 
 
@@ -42,7 +42,7 @@ def describe(cfg: Any, dataset_meta: Mapping[str, Any] | None = None) -> ModelIn
     if not classes:
         raise UserError('neither the checkpoint nor the config says what the classes are called: set metainfo.classes')
     palette = meta.get('palette')
-    is_segmenter = TOOLBOXES[scope].task == 'segmentation'
+    is_segmenter = TOOLBOXES[scope].task == SEGMENTATION
     return ModelInfo(
         task=_task(model, TOOLBOXES[scope].task),
         name=Path(cfg.filename).stem if getattr(cfg, 'filename', None) else 'model',
@@ -60,11 +60,11 @@ def describe(cfg: Any, dataset_meta: Mapping[str, Any] | None = None) -> ModelIn
 
 def _task(model: Mapping[str, Any], task: str) -> str:
     has_masks = (model.get('roi_head') or {}).get('mask_head') or model.get('mask_head')
-    return 'instance' if task == 'detection' and has_masks else task
+    return INSTANCE if task == DETECTION and has_masks else task
 
 
 def plain(value: Any) -> Any:
-    """What JSON can say of a config or of metrics, without what is left out of configs; NaN becomes None."""
+    """A config or metrics as JSON takes them, without ``_LEFT_OUT``; NaN becomes None."""
     if isinstance(value, Mapping):
         # Some detectors insist on the argument train_cfg.
         kept = {str(key): item for key, item in value.items() if key not in _LEFT_OUT}
@@ -95,28 +95,28 @@ def _metainfo(dataset: Mapping[str, Any], scope: str) -> dict[str, Any]:
 
     from mmlightvit.toolboxes import import_toolbox
 
-    found: dict[str, Any] = {}
+    of_class: dict[str, Any] = {}
     kind = dataset.get('type')
     if kind is not None:
         import_toolbox(scope)
         cls = DATASETS.children[scope].get(kind) if isinstance(kind, str) else kind
-        found = copy.deepcopy(getattr(cls, 'METAINFO', {}))
-    given = {**(dataset.get('metainfo') or {})}
+        of_class = copy.deepcopy(getattr(cls, 'METAINFO', {}))
+    own = {**(dataset.get('metainfo') or {})}
     if dataset.get('classes') is not None:
-        given['classes'] = dataset['classes']
-    if given.get('classes') is not None:
-        found.pop('palette', None)
-    return {**found, **given}
+        own['classes'] = dataset['classes']
+    if own.get('classes') is not None:
+        of_class.pop('palette', None)
+    return {**of_class, **own}
 
 
 def _versions(scope: str) -> dict[str, str]:
-    found = {'mmlightvit': __version__}
+    versions = {'mmlightvit': __version__}
     for name, distribution in (('torch', 'torch'), (scope, TOOLBOXES[scope].distribution)):
         try:
-            found[name] = version(distribution)
+            versions[name] = version(distribution)
         except PackageNotFoundError:
-            found[name] = version(TOOLBOXES[scope].original)
-    return found
+            versions[name] = version(TOOLBOXES[scope].original)
+    return versions
 
 
 def _input(cfg: Any, dataset: Mapping[str, Any], model: Mapping[str, Any]) -> InputSpec:

@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.seal import read_seal
 from mmlightvit.errors import UserError
-from mmlightvit.model_folder.folder import write_model_folder
 from mmlightvit.model_folder.info import FOLDER
+from mmlightvit.model_folder.write import write_model_folder
 from mmlightvit.registry import HOOKS
 
 
@@ -81,13 +81,13 @@ class ModelFolderHook(Hook):
 
 def _data(runner: Runner) -> dict[str, Any]:
     """Sizes of the data sets, and digests of their annotation files."""
-    found: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     digests = []
     for split, loop in (('train', runner.train_loop), ('val', getattr(runner, 'val_loop', None))):
         dataset: Any = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
         if dataset is not None:
-            found[f'{split}_images'] = len(dataset)
+            sizes[f'{split}_images'] = len(dataset)
             path = getattr(dataset, 'ann_file', '')
             if path and os.path.isfile(path):
                 digests.append(digest(Path(path)))
-    return {**found, 'annotations_sha256': digests}
+    return {**sizes, 'annotations_sha256': digests}

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a model says of itself: ``model.json`` of a model folder, and the metadata of an exported file.
+"""The description of a model: ``model.json`` of a model folder, and the metadata of an exported file.
 
 It is data: nothing in it is executed, and what it wants built is checked first (``torch_backend``).
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.preprocess import InputSpec
+from mmlightvit.tasks import TASKS
 
 FORMAT = 'mmlightvit/1'
 FILE = 'model.json'
@@ -24,7 +24,6 @@ FILE = 'model.json'
 FOLDER = 'model'
 #: The key under which exported files carry the same JSON.
 METADATA_KEY = 'mmlightvit'
-TASKS = ('classification', 'detection', 'instance', 'segmentation')
 SCOPES = ('mmdet', 'mmpretrain', 'mmseg')
 DEFAULT_THRESHOLD = 0.3  # mmdet's
 
@@ -81,11 +80,50 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class InputSpec:
+    """How pictures are prepared; ``input`` of model.json.
+
+    Attributes:
+        mean, std: Per channel, in pixel values.
+        channels: ``'rgb'`` or ``'bgr'``.
+        resize: None keeps the size. ``short`` alone: the short side, in pixels. ``short`` and ``long``: the largest
+            size whose sides stay within both. ``height`` and ``width``: exactly these. With ``multiple``, they are then
+            brought up to a multiple of it.
+        crop: (height, width) of the centre; None for all.
+        pad_multiple: Zeros to the right and at the bottom, up to a multiple; None for none.
+        interpolation: ``'bilinear'`` as OpenCV's, ``'bicubic'`` as Pillow's.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: str = 'rgb'
+    resize: Mapping[str, int] | None = None
+    crop: tuple[int, int] | None = None
+    pad_multiple: int | None = None
+    interpolation: str = 'bilinear'
+
+    def with_size(self, size: int) -> InputSpec:
+        """The same for another short side; crop and long side keep their proportion to it."""
+        if size < 1:
+            raise UserError(f'size: expected at least 1 pixel, got {size}')
+        resize = self.resize or {}
+        if self.crop is not None:
+            short = round(size * resize.get('short', min(self.crop)) / min(self.crop))
+            return replace(self, resize={'short': max(size, short)}, crop=(size, size))
+        if 'short' not in resize:
+            return replace(self, resize={'height': size, 'width': size})
+        new = {**resize, 'short': size}
+        if 'long' in resize:
+            new['long'] = round(size * resize['long'] / resize['short'])
+        return replace(self, resize=new)
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """The content of ``model.json``.
 
     Attributes:
-        task: One of ``TASKS``.
+        task: A key of ``mmlightvit.tasks.TASKS``.
         name: What people call the model.
         classes: Names; a class is its place, from 0.
         scope: The toolbox that builds ``model``.
@@ -144,18 +182,10 @@ class ModelInfo:
             raise UserError(f'{name} is no JSON: {error}') from None
         check(content, SCHEMA, name)
         known = {item.name for item in fields(cls)} - {'extra', 'input', 'classes'}
-        given = content['input']
-        spec = InputSpec(
-            **{
-                **given,
-                'mean': tuple(given['mean']),
-                'std': tuple(given['std']),
-                'crop': tuple(given['crop']) if given.get('crop') else None,
-            }
-        )
+        spec = {key: tuple(item) if isinstance(item, list) else item for key, item in content['input'].items()}
         info = cls(
             classes=tuple(content['classes']),
-            input=spec,
+            input=InputSpec(**spec),
             extra={key: value for key, value in content.items() if key not in known | {'format', 'input', 'classes'}},
             **{key: content[key] for key in known if key in content},
         )
@@ -163,7 +193,7 @@ class ModelInfo:
         return info
 
     def _check(self, name: str) -> None:
-        """What a schema cannot say."""
+        """Rules that the schema cannot hold."""
         resize = set(self.input.resize or {'short'}) - {'multiple'}
         if resize not in ({'short'}, {'short', 'long'}, {'height', 'width'}):
             raise UserError(
@@ -196,6 +226,12 @@ class ModelInfo:
         return np.array([per_class.get(name, default) for name in self.classes], np.float32)
 
 
+def find_folder(model: str | Path) -> Path | None:
+    """The folder of a model's ``model.json``: the folder itself, or the one in a work directory."""
+    path = Path(model).expanduser()
+    return next((folder for folder in (path, path / FOLDER) if (folder / FILE).is_file()), None)
+
+
 _TYPES: dict[str, Any] = {
     'object': dict,
     'array': list,
@@ -210,7 +246,7 @@ def check(value: Any, schema: Mapping[str, Any], place: str) -> None:
     """Hold a value against a JSON schema, as far as the one above goes.
 
     Args:
-        value: What ``json.loads`` gave.
+        value: From ``json.loads``.
         schema: With ``type``, ``enum``, ``required``, ``properties``, ``additionalProperties``, ``items``, and the
             least and greatest numbers and lengths.
         place: Where the value stands, for messages.

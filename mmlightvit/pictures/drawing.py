@@ -1,8 +1,7 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The one renderer: what a model found, over its picture.
+"""The one renderer: objects, regions and classes over their picture, as arrays.
 
-A class has one colour: Okabe and Ito's seven, which people with any kind of colour vision tell apart, then Matplotlib's
-twenty. Lines and letters grow with the picture; labels keep off each other and off the edge.
+Lines and letters grow with the picture; labels keep off each other and off the edge.
 """
 
 from __future__ import annotations
@@ -10,37 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
+from mmlightvit.pictures.colours import Colour, colour_of, letters_on
 from mmlightvit.pictures.masks import Masks
-from mmlightvit.pictures.result import Result
 
-Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
-#: Okabe and Ito's colours without black, then Matplotlib's tab20.
-COLOURS: tuple[Colour, ...] = (
-    *((0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66)),
-    *((31, 119, 180), (174, 199, 232), (255, 127, 14), (255, 187, 120), (44, 160, 44), (152, 223, 138)),
-    *((214, 39, 40), (255, 152, 150), (148, 103, 189), (197, 176, 213), (140, 86, 75), (196, 156, 148)),
-    *((227, 119, 194), (247, 182, 210), (127, 127, 127), (199, 199, 199), (188, 189, 34), (219, 219, 141)),
-    *((23, 190, 207), (158, 218, 229)),
-)
 _MASK_SHARE = 0.45
 #: A picture smaller than this is enlarged where people look at it.
 _LEGIBLE = 480
 #: A class on a smaller share of the picture gets no label.
 _LABELLED_SHARE = 0.01
-
-
-def colour_of(place: int, palette: Sequence[Sequence[int]] | None = None) -> Colour:
-    """The colour of a class, RGB."""
-    red, green, blue = palette[place] if palette is not None else COLOURS[place % len(COLOURS)]
-    return red, green, blue
 
 
 def line_width(height: int, width: int) -> int:
@@ -53,41 +39,57 @@ def enlargement(height: int, width: int) -> int:
     return max(1, math.ceil(_LEGIBLE / max(height, width)))
 
 
-def draw(result: Result, scale: int = 1) -> NDArray[np.uint8]:
-    """The picture with what was found.
+def draw(
+    pixels: NDArray[np.uint8],
+    classes: Sequence[str],
+    *,
+    boxes: NDArray | None = None,
+    labels: NDArray | None = None,
+    scores: NDArray | None = None,
+    masks: Masks | None = None,
+    label_map: NDArray | None = None,
+    tags: Sequence[tuple[int, str]] = (),
+    palette: Sequence[Sequence[int]] | None = None,
+    scale: int = 1,
+) -> NDArray[np.uint8]:
+    """A picture with its objects, regions or class drawn into it.
 
     Args:
-        result: With its image.
+        pixels: (H, W, 3) uint8, RGB; it stays as it is.
+        classes: Names.
+        boxes: (n, 4) x1 y1 x2 y2, the surest first.
+        labels: (n,), the objects' classes.
+        scores: (n,); labels have none.
+        masks: Of the n objects.
+        label_map: (H, W), the class of each pixel; one that is no class is ignored, and black.
+        tags: (class, text) of the whole picture.
+        palette: RGB of each class; None takes ours.
         scale: Pixels per pixel of the picture.
-
-    Raises:
-        UserError: The result was made without keeping the picture.
     """
-    if result.image is None:
-        raise UserError('there is no picture to draw on: predict with keep_image=True')
-    pixels = np.array(result.image)
-    if result.label_map is not None:
-        lut = np.array([colour_of(i, result.palette) for i in range(len(result.classes))], np.float32)
-        pixels = _blend(pixels, lut[result.label_map])
-    elif result.masks is not None and result.labels is not None:
-        _paint_masks(pixels, result.masks, result.labels, result.palette)
+    pixels = np.array(pixels)
+    if label_map is not None:
+        ignored = label_map >= len(classes)
+        table = np.array([colour_of(place, palette) for place in range(len(classes))], np.float32)
+        pixels = _blend(pixels, table[np.where(ignored, 0, label_map)])
+        pixels[ignored] = 0
+    elif masks is not None and labels is not None:
+        _paint_masks(pixels, masks, labels, palette)
     if scale > 1:
         pixels = pixels.repeat(scale, 0).repeat(scale, 1)
     canvas = Canvas(pixels)
-    if result.probs is not None:
-        for place, name, score in result.top(3):
-            canvas.corner_label(f'{name} {score:.2f}', colour_of(place, result.palette))
-    elif result.label_map is not None:
-        for place, (y, x) in _region_centres(result.label_map).items():
-            canvas.centre_label(result.classes[place], x * scale, y * scale, colour_of(place, result.palette))
-    elif result.boxes is not None and result.labels is not None:
-        scores = [None] * len(result) if result.scores is None else result.scores.tolist()
-        objects = list(zip(result.boxes * scale, result.labels.tolist(), scores))
+    for place, text in tags:
+        canvas.corner_label(text, colour_of(place, palette))
+    if label_map is not None:
+        for place, (y, x) in _region_centres(label_map, len(classes)).items():
+            canvas.centre_label(classes[place], x * scale, y * scale, colour_of(place, palette))
+    elif boxes is not None and labels is not None:
+        each = [None] * len(boxes) if scores is None else scores.tolist()
+        objects = list(zip(boxes * scale, labels.tolist(), each))
         for box, label, _ in reversed(objects):  # the surest on top
-            canvas.box(tuple(box.tolist()), colour_of(label, result.palette))
+            canvas.box(tuple(box.tolist()), colour_of(label, palette))
         for box, label, score in objects:
-            text = result.classes[label] + (f' {score:.2f}' if score is not None else '')  # labels have no score
-            canvas.box_label(text, tuple(box.tolist()), colour_of(label, result.palette))
+            text = classes[label] + (f' {score:.2f}' if score is not None else '')
+            canvas.box_label(text, tuple(box.tolist()), colour_of(label, palette))
     return canvas.pixels()
 
 
@@ -148,7 +150,7 @@ class Canvas:
         left, top = corner
         right = left + _font(size).getlength(text) + size
         self._pen.rounded_rectangle((left, top, right, top + 1.4 * size), radius=size // 4, fill=colour)
-        self.text(text, (left + size / 2, top + size // 8), _letters_on(colour), size)
+        self.text(text, (left + size / 2, top + size // 8), letters_on(colour), size)
         return right
 
     def _size(self, text: str) -> tuple[float, float]:
@@ -165,7 +167,7 @@ class Canvas:
         left, top = min(inside, key=lambda corner: self._covered(corner[0], corner[1], width, height))
         self._taken.append((left, top, left + width, top + height))
         self._pen.rectangle((left, top, left + width, top + height), fill=colour)
-        self._pen.text((left + self.line + 1, top + 1), text, fill=_letters_on(colour), font=self.font)
+        self._pen.text((left + self.line + 1, top + 1), text, fill=letters_on(colour), font=self.font)
 
     def _covered(self, left: float, top: float, width: float, height: float) -> float:
         """How much of the labels drawn before a label would cover, in pixels."""
@@ -205,20 +207,26 @@ def sheet(tiles: Sequence[tuple[NDArray[np.uint8], str]], columns: int, side: in
     return np.asarray(out)
 
 
+def write_picture(path: Path, pixels: NDArray | Image.Image, quality: int = 95) -> None:
+    """Write a picture in full or not at all; the ending says the format.
+
+    Raises:
+        UserError: Pillow knows no such ending, or the file cannot be written.
+    """
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    Image.init()
+    kind = Image.EXTENSION.get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise UserError(f'{path}: expected an ending such as .jpg, .png or .json')
+    try:
+        atomic_write(path, lambda file: image.save(file, kind, quality=quality))
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror or error}') from None
+
+
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
-
-
-def _letters_on(colour: Colour) -> Colour:
-    """Black or white, whichever stands out more."""
-    return (0, 0, 0) if _luminance(colour) > 0.18 else (255, 255, 255)
-
-
-def _luminance(colour: Colour) -> float:
-    """Relative luminance of an sRGB colour, 0 to 1."""
-    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _blend(pixels: NDArray[np.uint8], colours: NDArray) -> NDArray[np.uint8]:
@@ -246,13 +254,15 @@ def eroded(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _region_centres(label_map: NDArray) -> dict[int, tuple[float, float]]:
+def _region_centres(label_map: NDArray, classes: int) -> dict[int, tuple[float, float]]:
     """For each class that covers enough, the point that lies deepest inside of it (y, x), largest class first."""
     step = max(1, max(label_map.shape) // 96)
     small = label_map[step // 2 :: step, step // 2 :: step]
     places, counts = np.unique(small, return_counts=True)
     centres = {}
     for place in places[np.argsort(-counts, kind='stable')]:
+        if place >= classes:
+            continue
         region = small == place
         if region.mean() < _LABELLED_SHARE:
             continue

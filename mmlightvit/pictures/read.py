@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from PIL import Image, ImageOps
 from mmlightvit.durable.images import MAX_PIXELS, BadSample, read_header
 from mmlightvit.errors import UserError
 
-_ORIENTATION = 0x0112
+#: Endings of pictures' files.
+ENDINGS = ('.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif')
 
 
 class PictureError(UserError):
@@ -43,7 +44,7 @@ class Picture:
         path: Its file or address, if it has one.
         frame: Its number in a video, counted from 0.
         exif: The EXIF orientation that was applied, 2 to 8; None for none.
-        read_ms: What reading it took.
+        read_ms: Milliseconds of reading it.
         rate: Of a frame, the frames per second among which it is.
         of: Of a frame, how many there are to come in all; 0 where the video does not say.
     """
@@ -57,11 +58,11 @@ class Picture:
     of: int = 0
 
 
-def as_picture(given: Any, channels: str = 'rgb') -> Picture:
+def as_picture(source: Any, channels: str = 'rgb') -> Picture:
     """A picture from a path, the bytes of a file, a Pillow image, an array or a tensor.
 
     Args:
-        given: Arrays are uint8 of shape (H, W, 3), (H, W, 4) or (H, W); tensors (3, H, W), uint8 or float in [0, 1].
+        source: Arrays are uint8 of shape (H, W, 3), (H, W, 4) or (H, W); tensors (3, H, W), uint8 or float in [0, 1].
         channels: Order of an array's or tensor's channels, ``'rgb'`` or ``'bgr'`` (OpenCV's).
 
     Raises:
@@ -72,16 +73,16 @@ def as_picture(given: Any, channels: str = 'rgb') -> Picture:
         raise ValueError(f"channels: expected 'rgb' or 'bgr', got {channels!r}")
     start = time.perf_counter()
     path = exif = None
-    if isinstance(given, str | Path):
-        path = str(given)
-        pixels, exif = decode(read_file(Path(given)), path)
-    elif isinstance(given, bytes | bytearray | memoryview):
-        pixels, exif = decode(bytes(given), 'picture bytes')
-    elif isinstance(given, Image.Image):
-        path = getattr(given, 'filename', None) or None
-        pixels, exif = _from_pillow(given, path or 'Pillow image')
+    if isinstance(source, str | Path):
+        path = str(source)
+        pixels, exif = decode(read_file(Path(source)), path)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        pixels, exif = decode(bytes(source), 'picture bytes')
+    elif isinstance(source, Image.Image):
+        path = getattr(source, 'filename', None) or None
+        pixels, exif = _from_pillow(source, path or 'Pillow image')
     else:
-        pixels = _from_array(given, channels)
+        pixels = _from_array(source, channels)
     return Picture(pixels, path, None, exif, (time.perf_counter() - start) * 1000)
 
 
@@ -97,16 +98,6 @@ def read_file(path: Path) -> bytes:
     if not content:
         raise PictureError(str(path), 'the file is empty')
     return content
-
-
-def displayed_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of a picture file as displayed, by its header; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in range(5, 9)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def decode(content: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
@@ -144,14 +135,48 @@ def _from_pillow(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], int 
     if not image.width * image.height:
         raise PictureError(name, 'it has no pixels')
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = orientation_of(image)
         pixels = _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:  # Pillow's plugins, on broken files
         reason = ' '.join(str(error).split())
         if 'truncated' in reason or 'broken' in reason:
             reason = 'the file is broken or cut off'
         raise PictureError(name, f'it cannot be decoded: {reason}') from None
-    return pixels, orientation if orientation in range(2, 9) else None
+    return pixels, orientation
+
+
+def orientation_of(image: Image.Image) -> int | None:
+    """The EXIF orientation of an opened picture, 2 to 8 (from 5 on, height and width change places); None for none."""
+    orientation = image.getexif().get(0x0112)
+    return orientation if orientation in range(2, 9) else None
+
+
+def displayed_size(file: Path | BinaryIO) -> tuple[int, int] | None:
+    """(height, width) of a picture file as displayed, by its header; None where it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            if image.format == 'TIFF':  # of which newer versions of Pillow give the size as displayed
+                width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+            return (width, height) if (orientation_of(image) or 1) >= 5 else (height, width)
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        return None
+
+
+def read_label_map(path: Path) -> NDArray:
+    """(H, W) values of a label image, of a palette picture its places.
+
+    Raises:
+        PictureError: It cannot be read, or is a picture in colours.
+    """
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise PictureError(str(path), f'the label image cannot be read: {error}') from None
+    if values.ndim != 2:
+        raise PictureError(str(path), 'a label image has one number for each pixel, and this one has colours')
+    return values
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -193,12 +218,12 @@ def silent_opencv() -> Iterator[None]:
         logging.setLogLevel(level)
 
 
-def _from_array(given: Any, channels: str) -> NDArray[np.uint8]:
+def _from_array(source: Any, channels: str) -> NDArray[np.uint8]:
     torch = sys.modules.get('torch')
-    if torch is not None and isinstance(given, torch.Tensor):
-        array = _from_tensor(given.detach().cpu().numpy())
-    elif isinstance(given, np.ndarray):
-        array = given
+    if torch is not None and isinstance(source, torch.Tensor):
+        array = _from_tensor(source.detach().cpu().numpy())
+    elif isinstance(source, np.ndarray):
+        array = source
         if array.dtype != np.uint8:
             raise TypeError(
                 f'array of {array.dtype}: expected uint8; whether other numbers lie in [0, 1], in [0, 255] or are '
@@ -207,7 +232,7 @@ def _from_array(given: Any, channels: str) -> NDArray[np.uint8]:
     else:
         raise TypeError(
             'expected a path, bytes, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a tensor '
-            f'(3, H, W), got {type(given).__name__}'
+            f'(3, H, W), got {type(source).__name__}'
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

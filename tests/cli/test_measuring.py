@@ -50,26 +50,25 @@ def test_report_goes_into_the_next_free_folder(files, capsys):
 
 
 def test_report_keeps_thresholds_in_the_model_folder(files, capsys):
-    from mmlightvit.cli.report import keep, model_folder
-    from mmlightvit.inference.preprocess import InputSpec
     from mmlightvit.model_folder import card
-    from mmlightvit.model_folder.info import ModelInfo
+    from mmlightvit.model_folder.info import InputSpec, ModelInfo, find_folder
+    from mmlightvit.model_folder.write import set_thresholds
 
     spec = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     info = ModelInfo('detection', 'm', ('a', 'b'), 'mmdet', {'type': 'RetinaNet'}, spec)
     (files / 'run/model').mkdir(parents=True)
     (files / 'run/model/model.json').write_text(info.to_json())
-    folder = model_folder('run')
+    folder = find_folder('run')
     (folder / card.FILE).write_text(card.text(info))
     thresholds = dict(default=0.4, per_class={'a': 0.6, 'c': 0.1}, chosen_on='val, F1 at IoU 0.5')
     boxes = {name: dict(value=0.5, low=0.4, high=0.6) for name in ('AP', 'AP50', 'AP75')}
-    keep(folder, dict(thresholds=thresholds, metrics=dict(bbox=boxes)))
+    set_thresholds(folder, dict(thresholds=thresholds, metrics=dict(bbox=boxes)))
     assert ModelInfo.load(folder).threshold_of_classes().tolist() == pytest.approx([0.6, 0.4])
     text = (folder / card.FILE).read_text()
     assert '| report/bbox_AP | 0.5 (0.4 to 0.6) |' in text
     assert 'thresholds: 0.4; a 0.6; chosen on val, F1 at IoU 0.5' in text
     (folder / card.FILE).write_text(text + 'limits: blurred pictures')  # what people write stays
-    keep(folder, dict(thresholds=dict(thresholds, default=0.1), metrics={}))
+    set_thresholds(folder, dict(thresholds=dict(thresholds, default=0.1), metrics={}))
     assert ModelInfo.load(folder).thresholds['default'] == 0.1
     assert (folder / card.FILE).read_text() == text + 'limits: blurred pictures'
     assert call('report', ['noisy.json', 'truth.json', '--set-thresholds']) == 1

@@ -102,7 +102,6 @@ def test_our_own_export_is_read_back_byte_for_byte(tmp_path: Path) -> None:
 
 def test_predictions_are_read_back_byte_for_byte(tmp_path: Path) -> None:
     """A whole COCO file as prediction writes it: scores, polygons, and run lengths where there is a hole."""
-    from mmlightvit.pictures.convert import to_coco_annotations
     from mmlightvit.pictures.masks import Masks
     from mmlightvit.pictures.result import Result
 
@@ -121,7 +120,7 @@ def test_predictions_are_read_back_byte_for_byte(tmp_path: Path) -> None:
             {'id': place, 'file_name': name, 'height': HEIGHT, 'width': WIDTH}
             for place, name in enumerate(('a.jpg', 'b.jpg'), 1)
         ],
-        'annotations': [*to_coco_annotations(result, 1, 1), *to_coco_annotations(result, 2, 4)],
+        'annotations': [*result.to_coco_annotations(1, 1), *result.to_coco_annotations(2, 4)],
         'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}],
     }
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
@@ -288,7 +287,8 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_formats_of_the_command_are_those_of_the_table() -> None:
     from mmlightvit.cli import data
     from mmlightvit.data.formats import FORMATS
-    from mmlightvit.pictures.objects import SPLITS, TASKS
+    from mmlightvit.pictures.objects import SPLITS
+    from mmlightvit.tasks import TASKS
 
     assert list(data._FORMATS) == ['auto', *FORMATS]
-    assert (data._TASKS, data._SPLITS) == (TASKS, SPLITS)
+    assert (tuple(TASKS), SPLITS) == (data._TASKS, data._SPLITS)

@@ -19,7 +19,7 @@ from mmlightvit.cli import main, test, train
 from mmlightvit.config_paths import install
 from mmlightvit.data.check import check_config
 from mmlightvit.data.folder import DatasetFolder
-from mmlightvit.pictures.drawing import colour_of
+from mmlightvit.pictures.colours import colour_of
 from mmlightvit.toolboxes import import_toolbox
 
 

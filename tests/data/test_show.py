@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmlightvit.cli import main
 from mmlightvit.data.folder import DatasetFolder
-from mmlightvit.pictures.drawing import colour_of
+from mmlightvit.pictures.colours import colour_of
 
 
 def folder_of(tmp_path: Path, task: str) -> DatasetFolder:

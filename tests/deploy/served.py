@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import onnx
 from onnx import TensorProto, helper
 
-from mmlightvit.inference.preprocess import InputSpec
-from mmlightvit.model_folder.info import METADATA_KEY, ModelInfo
+from mmlightvit.model_folder.info import METADATA_KEY, InputSpec, ModelInfo
 
 #: Starts the command where torch cannot be imported; whom it speaks to and what it writes is in the log.
 START = """

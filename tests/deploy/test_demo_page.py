@@ -21,9 +21,8 @@ from PIL import Image
 from mmlightvit.cli import main
 from mmlightvit.deploy import demo
 from mmlightvit.explain.tokens import explain
-from mmlightvit.inference.model import load_model
-from mmlightvit.model_folder.folder import write_folder
-from mmlightvit.pictures.drawing import draw, enlargement
+from mmlightvit.load import load_model
+from mmlightvit.model_folder.write import write_folder
 from mmlightvit.pictures.result import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +133,7 @@ def test_models_are_tried_out(running, exported, pictures, tmp_path):
         model = load_model(tmp_path / 'detector')
         result = model.predict(path)
         shows(tab, result)
-        drawn = draw(result, enlargement(result.height, result.width))
+        drawn = result.draw(legible=True)
         tab.wait(f'{IMAGES}.includes("{drawn.shape[1]},{drawn.shape[0]}")')
 
         click(tab, 'own thresholds')

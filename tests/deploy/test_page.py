@@ -19,7 +19,8 @@ from mmlightvit.deploy import page
 from mmlightvit.deploy.runtime import load_exported
 from mmlightvit.deploy.verify import EXACT, box_iou, compare
 from mmlightvit.inference.model import Raw
-from mmlightvit.inference.preprocess import InputSpec, prepare
+from mmlightvit.inference.preprocess import prepare
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.read import as_picture
 

@@ -12,7 +12,7 @@ import torch
 from mmlightvit.errors import UserError
 from mmlightvit.explain.attention import BlockMaps
 from mmlightvit.explain.tokens import Thing, explain, serve
-from mmlightvit.inference.preprocess import InputSpec
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.models.backbones import LightViT
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.result import Result

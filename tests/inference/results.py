@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmlightvit.inference.model import Model, Raw
-from mmlightvit.inference.preprocess import InputSpec, Prepared
-from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.inference.preprocess import Prepared
+from mmlightvit.model_folder.info import InputSpec, ModelInfo
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.result import Result
 

@@ -121,7 +121,7 @@ def test_val_prints_what_the_test_loop_does(labelled, task, capsys):
 
 
 def test_thresholds_are_kept_where_predict_finds_them(labelled, tmp_path, capsys):
-    from mmlightvit.model_folder.folder import write_model_folder
+    from mmlightvit.model_folder.write import write_model_folder
 
     _, config, checkpoint = labelled['detection']
     folder = tmp_path / 'model'

@@ -11,7 +11,7 @@ from inference.results import Fake, picture
 from PIL import Image
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.model import load_model
+from mmlightvit.load import load_model
 from mmlightvit.pictures.read import PictureError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mmlightvit.errors import UserError
-from mmlightvit.inference.preprocess import InputSpec, prepare, resize_bilinear, target_sizes
+from mmlightvit.inference.preprocess import prepare, resize_bilinear, target_sizes
+from mmlightvit.model_folder.info import InputSpec
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

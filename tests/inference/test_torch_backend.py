@@ -19,8 +19,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmlightvit import load_model
 from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
-from mmlightvit.model_folder.folder import write_folder, write_model_folder
 from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.model_folder.write import write_folder, write_model_folder
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 for toolbox in ('mmdet', 'mmpretrain', 'mmseg'):

@@ -43,7 +43,7 @@ def test_truth_is_on_the_left_and_the_prediction_on_the_right(tmp_path: Path, tr
 def test_label_maps_stand_beside_theirs(tmp_path: Path) -> None:
     ground = np.zeros((320, 320), np.uint8)
     found = Result('segmentation', ('ground', 'disk'), 320, 320, label_map=ground, image=GREY)
-    for values, differs in (({}, False), ({0: 1}, True), ({0: 255}, False)):  # 255 is not counted
+    for values, differs in (({}, False), ({0: 1}, True), ({0: 255}, True)):  # 255 is ignored, and black
         truth = replace(found, label_map=np.full_like(ground, values.get(0, 0)))
         contact_sheet([(truth, found)], tmp_path / 'sheet.png')
         with Image.open(tmp_path / 'sheet.png') as image:

@@ -17,8 +17,7 @@ from mmlightvit.checkpoint.load import load_into
 from mmlightvit.errors import UserError
 from mmlightvit.inference.torch_backend import TorchModel
 from mmlightvit.model_folder.describe import describe
-from mmlightvit.pictures.convert import write_picture
-from mmlightvit.pictures.drawing import draw, enlargement, sheet
+from mmlightvit.pictures.drawing import sheet, write_picture
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.result import Result
 from mmlightvit.toolboxes import build_model
@@ -95,19 +94,11 @@ def contact_sheet(pairs: Sequence[tuple[Result, Result]], path: str | Path, colu
         raise UserError('there are no predictions to draw')
     tiles = []
     for truth, found in pairs:
-        scale = enlargement(found.height, found.width)
         if found.probs is None:
-            tiles.append((draw(_known(truth), scale), 'truth'))
-        tiles.append((draw(found, scale), _caption(truth, found)))
+            tiles.append((truth.draw(legible=True), 'truth'))
+        tiles.append((found.draw(legible=True), _caption(truth, found)))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_picture(Path(path), sheet(tiles, columns if pairs[0][1].probs is not None else 2 * columns))
-
-
-def _known(result: Result) -> Result:
-    """With the first class for the pixels that have none, which have no colour."""
-    if result.label_map is None:
-        return result
-    return replace(result, label_map=np.where(result.label_map == _IGNORED, 0, result.label_map))
 
 
 def _caption(truth: Result, found: Result) -> str:

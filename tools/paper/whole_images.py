@@ -12,8 +12,9 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmlightvit.inference.preprocess import InputSpec, prepare, resize
+from mmlightvit.inference.preprocess import prepare, resize
 from mmlightvit.model_folder.describe import describe
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.pictures.read import as_picture
 
 

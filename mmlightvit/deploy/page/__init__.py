@@ -19,7 +19,7 @@ from pathlib import Path
 from mmlightvit.deploy.runtime import load_exported
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import FILE, ModelInfo
-from mmlightvit.pictures.drawing import colour_of
+from mmlightvit.pictures.colours import colour_of
 
 PACKAGE = 'onnxruntime-web'
 VERSION = '1.30.0'

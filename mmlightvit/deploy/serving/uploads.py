@@ -13,7 +13,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import FormParser, parse_options_header
 
 from mmlightvit.durable.images import MAX_PIXELS, BadSample, TooManyPixels, read_header
-from mmlightvit.inference.preprocess import InputSpec, target_sizes
+from mmlightvit.inference.preprocess import target_sizes
+from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.pictures.read import Picture, PictureError, as_picture
 
 #: Files of a form.

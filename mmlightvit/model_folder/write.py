@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from mmlightvit.checkpoint.convert import write_state_dict
-from mmlightvit.checkpoint.identify import find_state_dict
 from mmlightvit.checkpoint.zoo import digest
 from mmlightvit.durable.safe_loading.atomic import atomic_write
-from mmlightvit.durable.safe_loading.read import read_checkpoint
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder import card
 from mmlightvit.model_folder.describe import describe, plain
 from mmlightvit.model_folder.info import FILE, ModelInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = 'model.safetensors'
 
@@ -48,6 +46,9 @@ def write_model_folder(
     Raises:
         UserError: The config does what model.json cannot say, or a file cannot be read or written.
     """
+    from mmlightvit.checkpoint.identify import find_state_dict
+    from mmlightvit.durable.safe_loading.read import read_checkpoint
+
     content = read_checkpoint(checkpoint)
     meta = content.get('meta')
     info = describe(cfg, meta.get('dataset_meta') if isinstance(meta, Mapping) else None)
@@ -62,13 +63,15 @@ def write_folder(
 
     Args:
         folder: Made if need be.
-        info: What the model says of itself; the digest of the weights is filled in.
+        info: The description of the model; the digest of the weights is filled in.
         state: The weights.
         config: Text of the config, for people and for tools/train.py.
 
     Returns:
         What ``model.json`` says now.
     """
+    from mmlightvit.checkpoint.convert import write_state_dict  # thresholds are written without torch
+
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +82,38 @@ def write_folder(
         texts = {'labels.txt': ''.join(f'{name}\n' for name in info.classes), card.FILE: card.text(info)}
         if config is not None:
             texts['config.py'] = config
-        for name, text in {**texts, FILE: info.to_json()}.items():
-            atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        _write_texts(folder, {**texts, FILE: info.to_json()})
     except OSError as error:
         raise UserError(f'{folder} cannot be written: {error.strerror or error}') from None
     return info
+
+
+def set_thresholds(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write thresholds into ``model.json``, where predict and serve read them, and metrics with their intervals.
+
+    The card says the new ones too, unless somebody has written into it.
+
+    Args:
+        folder: Of a detector.
+        metrics: Of its report.
+    """
+    info = ModelInfo.load(folder)
+    chosen = metrics['thresholds']
+    per_class = {name: value for name, value in chosen['per_class'].items() if name in info.classes}
+    measured = {
+        f'report/{kind}_{name}': values[name]
+        for kind, values in metrics['metrics'].items()
+        for name in ('AP', 'AP50', 'AP75')
+    }
+    new = info.with_thresholds(chosen['default'], per_class, chosen['chosen_on'])
+    new = replace(new, metrics={**info.metrics, **measured})
+    readme = folder / card.FILE
+    texts = {FILE: new.to_json()}
+    if readme.is_file() and readme.read_text(encoding='utf-8') == card.text(info):
+        texts[card.FILE] = card.text(new)
+    _write_texts(folder, texts)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]

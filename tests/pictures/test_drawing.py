@@ -8,7 +8,8 @@ import pytest
 from inference.results import CLASSES, result
 
 from mmlightvit.errors import UserError
-from mmlightvit.pictures.drawing import COLOURS, Canvas, colour_of, draw, enlargement, line_width, sheet
+from mmlightvit.pictures.colours import COLOURS, colour_of
+from mmlightvit.pictures.drawing import Canvas, enlargement, line_width, sheet
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.pictures.result import Result
 
@@ -25,7 +26,7 @@ def one_box(box, height=200, width=300, label=0, masks=None) -> Result:
 
 def test_lines_grow_with_the_picture():
     assert (line_width(60, 80), line_width(480, 640), line_width(3000, 4000)) == (2, 2, 10)
-    drawn = draw(one_box((50, 60, 150, 160)))
+    drawn = one_box((50, 60, 150, 160)).draw()
     changed = (drawn != 128).any(axis=2)
     assert changed[60:160, 50:52].all()
     assert changed[158:160, 50:150].all()
@@ -36,7 +37,7 @@ def test_lines_grow_with_the_picture():
 def test_masks_are_blended_with_an_outline():
     mask = np.zeros((1, 200, 300), bool)
     mask[0, 60:160, 50:150] = True
-    drawn = draw(one_box((50, 60, 150, 160), masks=Masks.from_dense(mask)))
+    drawn = one_box((50, 60, 150, 160), masks=Masks.from_dense(mask)).draw()
     expected = np.rint(0.55 * 128 + 0.45 * np.array(colour_of(0)))
     assert np.abs(drawn[110, 100] - expected).max() <= 1
     assert (drawn[200 - 20, 20] == 128).all()
@@ -44,7 +45,7 @@ def test_masks_are_blended_with_an_outline():
 
 @pytest.mark.parametrize('box', [(0, 0, 20, 15), (280, 190, 300, 200), (0, 0, 300, 200), (150, 100, 150, 100)])
 def test_labels_stay_inside(box):
-    drawn = draw(one_box(box))
+    drawn = one_box(box).draw()
     canvas = Canvas(grey(200, 300))
     canvas.box_label('cat 0.87', box, colour_of(0))
     ((left, top, right, bottom),) = canvas._taken
@@ -88,17 +89,32 @@ def test_a_name_stands_in_its_region():
     label_map = np.zeros((200, 300), np.uint8)
     label_map[100:, 200:] = 1
     found = Result('segmentation', CLASSES, 200, 300, label_map=label_map, image=grey(200, 300))
-    drawn = draw(found)
+    drawn = found.draw()
     solid = (drawn == colour_of(1)).all(axis=2)
     ys, xs = np.nonzero(solid)
     assert ys.min() >= 100
     assert xs.min() >= 200
 
 
+def test_ignored_pixels_are_black_and_have_no_share():
+    label_map = np.full((200, 300), 255, np.uint8)
+    label_map[:100] = 1
+    found = Result('segmentation', CLASSES, 200, 300, label_map=label_map, image=grey(200, 300))
+    assert (found.draw()[100:] == 0).all()
+    assert (found.draw()[:100] > 0).any(axis=2).mean() > 0.9
+    assert found.shares() == [('dog', 20000 * 3 // 2, 1.0)]
+
+
+def test_a_labelled_picture_has_the_name_of_its_class():
+    labelled = Result('classification', CLASSES, 200, 300, labels=np.array([1]), image=grey(200, 300))
+    assert (labelled.draw()[1, 1] == colour_of(1)).all()
+    assert (labelled.draw()[100:] == 128).all()
+
+
 def test_small_pictures_are_enlarged_to_be_read():
     assert enlargement(28, 28) == 18
     assert enlargement(480, 640) == 1
-    drawn = draw(result(), scale=enlargement(60, 80))
+    drawn = result().draw(legible=True)
     assert drawn.shape == (360, 480, 3)
 
 
@@ -111,11 +127,11 @@ def test_pictures_side_by_side():
 
 def test_without_a_picture():
     with pytest.raises(UserError, match='keep_image'):
-        draw(result(image=None))
+        result(image=None).draw()
 
 
 def test_the_picture_of_a_result_stays_as_it_is():
     found = result()
     before = found.image.copy()
-    draw(found)
+    found.draw()
     np.testing.assert_array_equal(found.image, before)

@@ -11,7 +11,6 @@ from inference.results import CLASSES, result
 from PIL import Image
 
 from mmlightvit.errors import UserError
-from mmlightvit.pictures.convert import to_coco_annotations
 from mmlightvit.pictures.masks import Masks
 
 
@@ -65,7 +64,7 @@ def test_coco_reads_it(tmp_path):
     truth = {
         'images': [{'id': 7, 'height': 60, 'width': 80, 'file_name': 'a.jpg'}],
         'categories': [{'id': place + 1, 'name': name} for place, name in enumerate(CLASSES)],
-        'annotations': to_coco_annotations(result(), 7, 1),
+        'annotations': result().to_coco_annotations(7, 1),
     }
     path = tmp_path / 'truth.json'
     path.write_text(json.dumps(truth))

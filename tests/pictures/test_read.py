@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmlightvit.pictures.read import PictureError, as_picture, decode
+from mmlightvit.pictures.read import PictureError, as_picture, decode, displayed_size, read_label_map
 
 RNG = np.random.RandomState(0)
 #: Smooth, so that compression keeps it.
@@ -72,6 +72,25 @@ def test_pixels_are_those_of_training(kind):
     pixels, exif = decode(KINDS[kind], kind)
     np.testing.assert_array_equal(pixels, expected)
     assert exif == (6 if 'turned' in kind else None)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_displayed_size_is_that_of_the_pixels(kind):
+    assert displayed_size(io.BytesIO(KINDS[kind])) == decode(KINDS[kind], kind)[0].shape[:2]
+    assert displayed_size(io.BytesIO(KINDS[kind][:9])) is None
+
+
+def test_label_images(tmp_path):
+    values = RNG.randint(0, 3, (6, 8), dtype=np.uint8)
+    palette = Image.fromarray(values).convert('P')
+    for name, image in (('grey', Image.fromarray(values)), ('deep', Image.fromarray(values.astype(np.uint16)))):
+        image.save(tmp_path / f'{name}.png')
+        np.testing.assert_array_equal(read_label_map(tmp_path / f'{name}.png'), values)
+    palette.convert('RGB').save(tmp_path / 'colours.png')
+    with pytest.raises(PictureError, match='has colours'):
+        read_label_map(tmp_path / 'colours.png')
+    with pytest.raises(PictureError, match='No such file'):
+        read_label_map(tmp_path / 'none.png')
 
 
 def test_three_channels_of_16_bits():
