@@ -20,9 +20,9 @@ from mmlightvit.data import formats, split
 from mmlightvit.data.config_text import config_text
 from mmlightvit.data.folder import FORMAT, DatasetFolder, write_info, write_splits
 from mmlightvit.data.formats import masks
-from mmlightvit.data.probe import Probe, pictures_in, probe_all
-from mmlightvit.data.source import Source, read_text
-from mmlightvit.data.tidy import label_map, select, tidy
+from mmlightvit.data.probe import Probe, probe_all
+from mmlightvit.data.source import OUTSIDE, Source, read_text
+from mmlightvit.data.tidy import label_map, select, tidy, with_objects
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import LabelSet, Picture
 from mmlightvit.tasks import TASKS
@@ -71,11 +71,14 @@ def import_labels(source_path: Path, out: Path, options: Options) -> Imported:
     images = options.images.expanduser().absolute() if options.images else None
     if images and not images.is_dir():
         raise UserError(f'--images {images} is no folder')
-    source = Source(source_path, images, class_list(options.classes), options.labelmap)
+    source = Source(source_path, images, class_list(options.classes), options.labelmap, options.copy)
     name = formats.detect(source) if options.format == 'auto' else options.format
     formats.module_of(name).read(source)
     labels = source.labels
     _unlabelled(source, name, options.unlabelled)
+    if options.copy:
+        source.images = images  # a prepared folder names that of its pictures, which is followed, but not to collect
+    _leave_out_strangers(source)
     if name != 'masks':
         select(labels, source.classes)
     elif not labels.classes:
@@ -163,7 +166,7 @@ def _unlabelled(source: Source, name: str, choice: str | None) -> None:
     if name != 'yolo':
         known = {picture.path for picture in labels.pictures}
         sources = {Path(loss.what).name for loss in labels.lost}
-        for path in pictures_in(source.picture_root):
+        for path in source.pictures_in(source.picture_root):
             if path not in known and path.name not in sources and not _is_mask_folder(path, source):
                 labels.pictures.append(Picture(path, split=source.split_of(path), relative=True))
     kept = []
@@ -173,6 +176,18 @@ def _unlabelled(source: Source, name: str, choice: str | None) -> None:
         else:
             labels.lose(source.name(picture.path), None, picture.path.name, 'it has no label file')
     labels.pictures = kept
+
+
+def _leave_out_strangers(source: Source) -> None:
+    """Whatever a label file, a list or a link says: pictures and masks come from the source or ``--images`` alone."""
+    kept = []
+    for picture in source.labels.pictures:
+        if source.holds(picture.path) and (picture.label_map is None or source.holds(picture.label_map)):
+            kept.append(picture)
+        else:
+            what = str(picture.path)
+            source.labels.lose(picture.source or what, None, what, with_objects(OUTSIDE, picture))
+    source.labels.pictures = kept
 
 
 def _is_mask_folder(path: Path, source: Source) -> bool:

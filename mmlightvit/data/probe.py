@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,15 +122,33 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return _BITS[values.view(np.uint8).reshape(-1, 8)].sum(axis=1)
 
 
-def pictures_in(folder: Path, recursive: bool = True) -> Iterator[Path]:
-    """The pictures of a folder in the order of their paths; hidden files and folders are passed over."""
+def pictures_in(
+    folder: Path, recursive: bool = True, follow: Callable[[Path], bool] = lambda path: True
+) -> Iterator[Path]:
+    """The pictures of a folder in the order of their paths; hidden files and folders are passed over.
+
+    Args:
+        folder: Each real folder below it is gone through once, wherever links lead.
+        recursive: Whether folders in it count.
+        follow: Whether to follow a link to a folder.
+    """
     if not recursive:
         yield from (path for path in sorted(folder.iterdir()) if is_picture(path) and path.is_file())
         return
-    found = []
-    for directory, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        found += [Path(directory, name) for name in files if is_picture(Path(name))]
+    found: list[Path] = []
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:  # what lies behind links comes last, so that a picture has its own path where it has one
+        for directory, folders, files in os.walk(waiting.pop(0)):
+            real = os.path.realpath(directory)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            below = [Path(directory, name) for name in folders if not name.startswith('.')]
+            waiting += [path for path in sorted(below) if path.is_symlink() and follow(path)]
+            folders[:] = [path.name for path in below if not path.is_symlink()]
+            found += [Path(directory, name) for name in files if is_picture(Path(name))]
     yield from sorted(found)
 
 

@@ -16,6 +16,8 @@ from mmlightvit.data.probe import pictures_in
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import SPLIT_NAMES, LabelSet
 
+#: Why a file is left out that the source names or links to.
+OUTSIDE = 'it lies outside of the source; --images FOLDER takes pictures from another folder'
 #: Label Studio's exports name a picture with this in front.
 _LABEL_STUDIO = re.compile(r'^[0-9a-f]{8}-')
 
@@ -29,13 +31,40 @@ class Source:
         images: Folder of the pictures, where it is given.
         classes: Order and selection of classes, where they are given.
         labelmap: Names and colours of masks, where the file is given.
+        is_copied: Whether pictures are collected: then only the source and the user's word say where from.
     """
 
     path: Path
     images: Path | None = None
     classes: list[str] | None = None
     labelmap: Path | None = None
+    is_copied: bool = False
     labels: LabelSet = field(default_factory=LabelSet)
+
+    def __post_init__(self) -> None:
+        self._named: set[Path] = set()
+        self._below_here: set[Path] = set()
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file or folder lies in the source or below ``images``, behind all links."""
+        if path in self._below_here:
+            return True
+        real = Path(os.path.realpath(path))
+        roots = (self.folder, self.picture_root, *([self.images] if self.images else []))
+        return any(real.is_relative_to(_real_folder(root)) for root in roots)
+
+    def admits(self, path: Path) -> bool:
+        """The same; what lies outside goes to the ledger."""
+        if self.holds(path):
+            return True
+        if path not in self._named:
+            self._named.add(path)
+            self.labels.lose(self.name(path), None, path.name, OUTSIDE)
+        return False
+
+    def pictures_in(self, folder: Path) -> Iterator[Path]:
+        """The pictures of one of its folders; links to other folders are followed inside of the source alone."""
+        return pictures_in(folder, follow=self.admits)
 
     @property
     def folder(self) -> Path:
@@ -53,7 +82,7 @@ class Source:
         found: dict[str, list[Path]] = defaultdict(list)
         # Beside predictions lie their drawings, which are no pictures to train on.
         drawn = self.folder / 'pictures' if (self.folder / 'predictions.json').is_file() else None
-        for path in pictures_in(self.picture_root):
+        for path in self.pictures_in(self.picture_root):
             if drawn in path.parents:
                 continue
             found[path.name].append(path)
@@ -61,7 +90,7 @@ class Source:
         return found
 
     def picture(self, name: str, beside: Path, split: str | None = None) -> Path | None:
-        """The picture that a label file calls ``name``, or None.
+        """The picture that a label file calls ``name``, or None. One outside of the source is the last choice.
 
         Looked for below ``--images``, beside the label file, in a folder of the split, and then by its last part alone
         where only one picture is called so; with any ending, since tools state another one, and without Label Studio's
@@ -74,18 +103,24 @@ class Source:
         """
         name = name.replace('\\', '/').strip()
         bases = [self.images] if self.images else []
-        bases += [beside, self.folder, *_split_folders(self.picture_root, split), Path.cwd()]
+        here = Path.cwd()  # predictions say paths as they were given
+        bases += [beside, self.folder, *_split_folders(self.picture_root, split), here]
+        outside = None
         for base in bases:
-            path = Path(base, name)
+            path = Path(os.path.normpath(Path(base, name)))
             if name and path.is_file():
-                return Path(os.path.normpath(path))
+                if base == here and not self.is_copied and _is_below(path, name, here):
+                    self._below_here.add(path)
+                if self.holds(path):
+                    return path
+                outside = path
         last = name.rsplit('/', 1)[-1]
         short = without_prefix(last)
         for key in (last, short, last.rpartition('.')[0] + '.', short.rpartition('.')[0] + '.'):
             paths = self._by_name.get(key, []) if key != '.' else []
             if len(paths) == 1:
                 return paths[0]
-        return None
+        return outside
 
     def picture_of_stem(self, folder: Path, stem: str) -> Path | None:
         """The first picture in ``folder`` of this name with any ending."""
@@ -104,7 +139,9 @@ class Source:
         return sorted(
             path
             for path in self.path.rglob(pattern)
-            if path.is_file() and not any(part.startswith('.') for part in path.relative_to(self.path).parts)
+            if path.is_file()
+            and not any(part.startswith('.') for part in path.relative_to(self.path).parts)
+            and self.admits(path)
         )
 
     def name(self, path: Path) -> str:
@@ -115,6 +152,17 @@ class Source:
         """The split that a folder on the way to ``path`` is named after."""
         parts = path.relative_to(self.folder).parts[:-1] if path.is_relative_to(self.folder) else ()
         return next((SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES), None)
+
+
+@functools.lru_cache
+def _real_folder(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _is_below(path: Path, name: str, folder: Path) -> bool:
+    """Whether a relative name leads down alone, links too."""
+    is_plain = not name.startswith('/') and '..' not in name.split('/')
+    return is_plain and Path(os.path.realpath(path)).is_relative_to(_real_folder(folder))
 
 
 def _split_folders(root: Path, split: str | None) -> Iterator[Path]:
@@ -131,7 +179,7 @@ def near_files(source: Source, suffix: str) -> list[Path]:
     if source.path.is_file():
         return [source.path] if source.path.suffix.lower() == suffix else []
     found = [path for pattern in ('*', '*/*') for path in source.path.glob(pattern) if path.suffix.lower() == suffix]
-    return sorted(path for path in found if path.is_file() and not path.name.startswith('.'))
+    return sorted(path for path in found if path.is_file() and not path.name.startswith('.') and source.admits(path))
 
 
 def starts_with(path: Path, tag: str) -> bool:

@@ -33,11 +33,11 @@ def tidy(labels: LabelSet, probes: dict[Path, Probe], task: str, min_size: float
         probe = probes[picture.path]
         size = probe.annotated_size(picture.size)
         if probe.fault:
-            labels.lose(picture.source, None, str(picture.path), _with_objects(probe.fault, picture))
+            labels.lose(picture.source, None, str(picture.path), with_objects(probe.fault, picture))
         elif size is None:
             stated = picture.size or (0, 0)
             reason = f'it is {probe.size[1]} x {probe.size[0]} pixels, but its label says {stated[1]} x {stated[0]}'
-            labels.lose(picture.source, None, str(picture.path), _with_objects(reason, picture))
+            labels.lose(picture.source, None, str(picture.path), with_objects(reason, picture))
         else:
             picture.size = size
             _tidy_objects(picture, labels, task, min_size)
@@ -45,7 +45,8 @@ def tidy(labels: LabelSet, probes: dict[Path, Probe], task: str, min_size: float
     labels.pictures = kept
 
 
-def _with_objects(reason: str, picture: Picture) -> str:
+def with_objects(reason: str, picture: Picture) -> str:
+    """Why a picture is left out, and what goes with it."""
     return f'{reason}; {len(picture.objects)} objects go with it' if picture.objects else reason
 
 

@@ -16,14 +16,16 @@ _LABELS = frozenset({'.json', '.xml', '.csv', '.yaml', '.yml', '.txt'})
 def found(source: Source) -> bool:
     if not source.path.is_dir():
         return False
-    near = [path for pattern in ('*', '*/*') for path in source.path.glob(pattern) if not path.name.startswith('.')]
+    top = [path for path in source.path.iterdir() if not path.is_symlink() or source.admits(path)]
+    near = [path for folder in (top, *(path.iterdir() for path in top if path.is_dir())) for path in folder]
+    near = [path for path in near if not path.name.startswith('.')]
     if any(path.suffix.lower() in _LABELS and not path.stem.lower().startswith(('readme', 'licen')) for path in near):
         return False
     from mmlightvit.data.formats import masks
 
     if masks.found(source):
         return False
-    return any(path.is_dir() and next(pictures_in(path), None) for path in near)
+    return any(path.is_dir() and next(source.pictures_in(path), None) for path in near)
 
 
 def read(source: Source) -> None:
@@ -38,7 +40,7 @@ def read(source: Source) -> None:
         for path in pictures_in(parent, recursive=False):
             source.labels.lose(source.name(path), None, path.name, 'it is in no class folder')
         for folder in _folders(parent):
-            paths = list(pictures_in(folder))
+            paths = list(source.pictures_in(folder)) if source.admits(folder) else []
             if not paths:
                 source.labels.lose(source.name(folder), None, folder.name, 'the class has no picture')
             for path in paths:

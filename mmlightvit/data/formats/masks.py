@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmlightvit.data.probe import pictures_in
 from mmlightvit.data.source import Source, read_text
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import Picture
@@ -59,7 +58,7 @@ def _pairs(source: Source) -> tuple[list[tuple[Path, Path]], list[Path], list[Pa
     """Pictures with masks; files without a partner; files whose name stands twice."""
     files: dict[bool, dict[tuple[str, ...], Path]] = {False: {}, True: {}}
     ambiguous = []
-    for path in pictures_in(source.folder):
+    for path in source.pictures_in(source.folder):
         is_mask, key = _key(path, source)
         if is_mask is None:
             continue
@@ -87,7 +86,7 @@ def colours(source: Source) -> tuple[list[str], dict[int, int]]:
     From ``--labelmap`` or CVAT's ``labelmap.txt``: ``name:red,green,blue::`` a line; else the names are ``--classes``.
     """
     file = source.labelmap or source.folder / 'labelmap.txt'
-    if not file.is_file():
+    if not file.is_file() or not (source.labelmap or source.admits(file)):
         if source.labelmap:
             raise UserError(f'--labelmap {file}: there is no such file')
         return list(source.classes or ()), {}

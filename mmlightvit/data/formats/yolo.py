@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmlightvit.data.probe import is_picture, pictures_in
-from mmlightvit.data.source import Source, near_files, numbers, read_text, without_prefix
+from mmlightvit.data.probe import is_picture
+from mmlightvit.data.source import OUTSIDE, Source, near_files, numbers, read_text, without_prefix
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import SPLIT_NAMES, Annotation, Picture
 
@@ -27,7 +27,7 @@ def read(source: Source) -> None:
         raise UserError(f'{source.path} holds several files with names: {", ".join(map(source.name, files))}; name one')
     if files:
         settings = _load_yaml(files[0])
-        names, splits = _names(settings.get('names'), files[0]), _splits(settings, files[0])
+        names, splits = _names(settings.get('names'), files[0]), _splits(settings, files[0], source)
     else:
         file = _names_file(source)
         if file is None:
@@ -53,8 +53,8 @@ def read(source: Source) -> None:
             seen[path.with_suffix('')] = path
             picture = Picture(path, None, split_here, relative=True, source=source.name(label))
             source.labels.pictures.append(picture)
-            if label.is_file():
-                seen[label] = path
+            seen[label] = path
+            if label.is_file() and source.admits(label):
                 picture.objects = list(_objects(label, names, source))
             else:
                 picture.source = ''
@@ -73,7 +73,11 @@ def _names_file(source: Source) -> Path | None:
     folder = source.folder
     for name in ('classes.txt', 'obj.names'):
         for file in (folder / name, folder / 'labels' / name):
-            if file.is_file() and ((folder / 'labels').is_dir() or name == 'obj.names' or any(folder.glob('*.txt'))):
+            if (
+                file.is_file()
+                and source.admits(file)
+                and ((folder / 'labels').is_dir() or name == 'obj.names' or any(folder.glob('*.txt')))
+            ):
                 return file
     return None
 
@@ -103,43 +107,58 @@ def _names(value: Any, path: Path) -> list[str]:
     return [str(value[key]) for key in sorted(value, key=int)]
 
 
-def _splits(settings: dict, path: Path) -> list[tuple[str | None, Path]]:
-    bases = [Path(path.parent, str(settings.get('path') or '').replace('\\', '/')), path.parent]
+def _splits(settings: dict, path: Path, source: Source) -> list[tuple[str | None, Path]]:
+    root = Path(os.path.normpath(Path(path.parent, str(settings.get('path') or '').replace('\\', '/'))))
+    if root.exists() and not source.holds(root):
+        source.labels.lose(source.name(path), None, f'path: {root}', OUTSIDE)
+    bases = [*([source.images] if source.images else []), root, path.parent]
     out: list[tuple[str | None, Path]] = []
+    is_stated = False
     for key, split in SPLIT_NAMES.items():
         places = settings.get(key) or []
         for place in [places] if isinstance(places, str) else places:
-            out.append((split, _existing(str(place), bases, f'{path}: {key}')))
-    if not out:
-        return [(None, bases[0] if bases[0].is_dir() else path.parent)]
-    return out
+            found = _existing(str(place), bases, source)
+            if found is None:
+                looked = ', '.join(map(str, dict.fromkeys(bases)))
+                raise UserError(f'{path}: {key} names {place}, which is not there: looked in {looked}')
+            is_stated = True
+            if source.holds(found):
+                out.append((split, found))
+            else:
+                source.labels.lose(source.name(path), None, f'{key}: {place}', OUTSIDE)
+    return out if is_stated else [(None, next(base for base in bases if base.is_dir() and source.holds(base)))]
 
 
-def _existing(name: str, bases: list[Path], what: str) -> Path:
-    """``name`` below one of the bases; without leading ``../`` and folders of another machine where it is not there."""
+def _existing(name: str, bases: list[Path], source: Source) -> Path | None:
+    """``name`` below one of the bases; without leading ``../`` and folders of another machine where it is not there.
+
+    One outside of the source is the last choice.
+    """
+    outside = None
     parts = name.replace('\\', '/').split('/')
     for first in range(len(parts)):
         rest = '/'.join(parts[first:])
         if first and parts[first - 1] not in ('..', '.') and not (name[1:2] == ':' or name[:1] in '/\\'):
             break
         for base in bases:
-            if rest and Path(base, rest).exists():
-                return Path(os.path.normpath(Path(base, rest)))
-    raise UserError(f'{what} names {name}, which is not there: looked in {", ".join(map(str, dict.fromkeys(bases)))}')
+            path = Path(os.path.normpath(Path(base, rest)))
+            if rest and path.exists():
+                if source.holds(path):
+                    return path
+                outside = outside or path
+    return outside
 
 
 def _pictures(place: Path, source: Source) -> Iterator[Path]:
     if place.is_dir():
-        yield from pictures_in(place)
+        yield from source.pictures_in(place)
         return
     for number, line in enumerate(read_text(place).splitlines(), 1):
         if line.strip():
-            try:
-                path = _existing(line.strip(), [place.parent, source.folder], '')
-            except UserError:
+            path = _existing(line.strip(), [place.parent, source.folder], source)
+            if path is None:
                 source.labels.lose(source.name(place), number, line.strip(), 'the picture is missing')
-                continue
-            if is_picture(path):
+            elif is_picture(path):
                 yield path
             else:
                 source.labels.lose(source.name(place), number, line.strip(), 'it is not a picture')
