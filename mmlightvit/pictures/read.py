@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from mmlightvit.durable.images import MAX_PIXELS, BadSample, read_header
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, TooManyPixels, read_header
 from mmlightvit.errors import UserError
 
 #: Endings of pictures' files.
 ENDINGS = ('.bmp', '.jpg', '.jpeg', '.jp2', '.png', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pbm', '.avif')
+_WIDTH, _HEIGHT = 0x0100, 0x0101
+#: Rows whose colours are computed together.
+_ROWS = 64
 
 
 class PictureError(UserError):
@@ -110,15 +115,36 @@ def decode(content: bytes, name: str) -> tuple[NDArray[np.uint8], int | None]:
         raise PictureError(name, 'there are no bytes')
     try:
         read_header(content)
+    except TooManyPixels as error:
+        raise PictureError(name, str(error)) from None
     except BadSample as error:
-        pixels = _by_opencv(content)  # it knows a few kinds that Pillow does not, such as TIFF of 3 x 16 bits
-        if pixels is None:
-            raise PictureError(name, str(error)) from None
-        return pixels, None
+        return _other_tiff(content, name, str(error)), None
     with Image.open(io.BytesIO(content)) as image:
         if image.format == 'TIFF' and len(image.getbands()) == 4:
             return _four_bands(content, name), None
         return _from_pillow(image, name)
+
+
+def _other_tiff(content: bytes, name: str, reason: str) -> NDArray[np.uint8]:
+    """A TIFF that OpenCV knows and Pillow does not, such as one of 3 x 16 bits; its tags say how large it is.
+
+    OpenCV gets nothing else that Pillow refuses: how large it is would be known when it lies in memory.
+    """
+    try:
+        is_large = content[2:3] == b'\x2b'
+        tags = ImageFileDirectory_v2(content[: 16 if is_large else 8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        raise PictureError(name, reason) from None
+    if width * height > MAX_PIXELS:
+        raise PictureError(name, f'it has {width} x {height} pixels, more than {MAX_PIXELS:,}')
+    pixels = _by_opencv(content)
+    if pixels is None:
+        raise PictureError(name, reason)
+    return pixels
 
 
 def _four_bands(content: bytes, name: str) -> NDArray[np.uint8]:
@@ -185,9 +211,12 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ('I', 'F'):
         raise ValueError('its pixels have 32 bits; save it with 8 or 16')
     if image.mode == 'CMYK':
-        ink = 255 - np.asarray(image).astype(np.int32)
-        key = ink[..., 3:]
-        return (key - ((255 - ink[..., :3]) * key >> 8)).astype(np.uint8)
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for first in range(0, image.height, _ROWS):  # 32 bits of all would be sixteen bytes a pixel
+            ink = 255 - np.asarray(image.crop((0, first, image.width, min(first + _ROWS, image.height))), np.int32)
+            key = ink[..., 3:]
+            pixels[first : first + _ROWS] = key - ((255 - ink[..., :3]) * key >> 8)
+        return pixels
     return np.array(image.convert('RGB'))
 
 
