@@ -1,8 +1,8 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """Models of the toolboxes, run by torch.
 
-A model folder is data: every ``type`` in it has to be a key of the registries' tables before anything is built, since
-mmengine's registries import and call whatever dotted name they do not know.
+A model folder is data: what it asks for is checked before anything is built (``model_folder.parts``). A config, and so
+a work directory, is the user's own, and is executed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmlightvit import registry
 from mmlightvit.checkpoint import zoo
 from mmlightvit.checkpoint.identify import find_state_dict, recognise
 from mmlightvit.checkpoint.load import load_into
@@ -32,16 +31,12 @@ from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import Prepared
 from mmlightvit.model_folder.describe import describe
-from mmlightvit.model_folder.info import FILE, FOLDER, SCOPES, ModelInfo
+from mmlightvit.model_folder.info import FILE, FOLDER, ModelInfo
+from mmlightvit.model_folder.parts import checked_model
 from mmlightvit.model_folder.write import WEIGHTS
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.toolboxes import build_model, import_toolbox
 
-#: Names that mmdet and mmcv look up in a module of theirs, not in a registry: where they stand, and which are harmless.
-_NOT_REGISTERED = {'nms': ('nms', 'soft_nms'), 'roi_layer': ('RoIAlign', 'RoIPool')}
-#: The only scopes that a part may be of.
-_PACKAGES = (*SCOPES, 'mmengine', 'mmcv', registry.SCOPE)
-_DROPPED = ('init_cfg', 'pretrained', 'checkpoint')
 #: Channels of a label map that are resized together.
 _CHANNELS = 8
 
@@ -139,9 +134,19 @@ def quiet() -> Iterator[None]:
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
-def load_folder(folder: Path, device: str | None) -> Model:
-    """A model folder; nothing of it is executed."""
+def load_folder(folder: Path, device: str | None, config: Path | None = None) -> Model:
+    """A model folder; nothing of it is executed.
+
+    Args:
+        folder: With ``model.json``.
+        device: See ``load_model``.
+        config: That of the training which wrote the folder. It is executed, and so may ask for any part.
+    """
     info = ModelInfo.load(folder)
+    if config is None:
+        info = replace(info, model=checked_model(info))
+    else:
+        _read_config(str(config))
     path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f'{folder} has a {FILE}, but no {WEIGHTS}')
@@ -170,7 +175,7 @@ def load_work_dir(folder: Path, device: str | None) -> Model:
         checkpoint = Path(newest.path)
     inside, seal = folder / FOLDER, read_seal(checkpoint)
     if seal and (inside / FILE).is_file() and ModelInfo.load(inside).training.get('checkpoint_seal') == seal.sha256:
-        return load_folder(inside, device)
+        return load_folder(inside, device, configs[-1])
     return load_checkpoint(str(checkpoint), str(configs[-1]), device)
 
 
@@ -212,14 +217,18 @@ def _load(info: ModelInfo, checkpoint: Mapping[str, Any], name: str, device: str
 
 
 def _describe(config: str, dataset_meta: Mapping[str, Any] | None) -> ModelInfo:
+    cfg = _read_config(config)
+    with quiet():
+        return describe(cfg, dataset_meta)
+
+
+def _read_config(config: str) -> Config:
     if not Path(config).is_file():
         raise UserError(f'config not found: {config}')
     try:
-        cfg = Config.fromfile(config)
+        return Config.fromfile(config)
     except (FileNotFoundError, ImportError) as error:
         raise UserError(f'{config} needs what is not there: {error}') from None
-    with quiet():
-        return describe(cfg, dataset_meta)
 
 
 def _config_of_published(checkpoint: Mapping[str, Any], name: str) -> str:
@@ -242,80 +251,9 @@ def _device(name: str | None) -> torch.device:
 
 
 def _build(info: ModelInfo, initialise: bool = False) -> nn.Module:
-    model = checked_model(info)
+    import_toolbox(info.scope)
     with quiet():
-        module: Any = build_model({'model': model, 'default_scope': info.scope})
+        module: Any = build_model({'model': info.model, 'default_scope': info.scope})
         if initialise:
             module.init_weights()
     return module
-
-
-# -- what a model folder asks for -------------------------------------------------------------------------------------
-def checked_model(info: ModelInfo) -> dict[str, Any]:
-    """``model`` of model.json without paths and addresses, once every part in it is known.
-
-    Raises:
-        UserError: It names what is no part of a model; nothing has been imported or built for it.
-    """
-    scopes = {info.scope} | {name.partition('.')[0] for name in _scopes(info.model) if isinstance(name, str)}
-    for scope in sorted(scopes & set(SCOPES)):
-        import_toolbox(scope)
-    model = _checked(info.model, '', info.scope)
-    assert isinstance(model, dict)
-    return model
-
-
-def _scopes(value: Any) -> Iterator[Any]:
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    if isinstance(value, Mapping):
-        yield from (value[key] for key in ('type', '_scope_') if key in value)
-    for item in items:
-        yield from _scopes(item)
-
-
-def _checked(value: Any, place: str, scope: str) -> Any:
-    if isinstance(value, Mapping):
-        # mmengine's mark for a part that another scope's base config brought.
-        inside = value.get('_scope_', scope)
-        wrong = [inside] if inside not in _PACKAGES else []
-        if 'type' in value and not wrong and not _is_known(value['type'], place, inside):
-            wrong = [value['type']]
-        if wrong:
-            raise UserError(f"{FILE} asks for '{wrong[0]}', which is no model part")
-        return {
-            key: None if key == 'train_cfg' else _checked(item, key, inside)
-            for key, item in value.items()
-            if key not in _DROPPED and not _leads_elsewhere(item)
-        }
-    if isinstance(value, list | tuple):
-        return [_checked(item, place, scope) for item in value if not _leads_elsewhere(item)]
-    return value
-
-
-def _leads_elsewhere(value: Any) -> bool:
-    return isinstance(value, str) and ('/' in value or '\\' in value)
-
-
-def _is_known(name: Any, place: str, scope: str) -> bool:
-    """Whether a ``type`` is a key of the tables that are searched for it."""
-    if not isinstance(name, str):
-        return False
-    if name in _NOT_REGISTERED.get(place, ()):
-        return True
-    written, dot, key = name.rpartition('.')
-    if dot and written not in _PACKAGES:
-        return False
-    tables = [table for root in (MODELS, TASK_UTILS) for table in _tables(root, written or scope, bool(dot))]
-    return any(key in table.module_dict for table in tables)
-
-
-def _tables(root: Any, scope: str, alone: bool) -> list[Any]:
-    """The registry of a scope, and behind it the root, to which mmcv's parts belong."""
-    tables = [root] if not alone or scope in ('mmengine', 'mmcv') else []
-    if scope == registry.SCOPE:
-        registry.MODELS.import_from_location()
-    child = root.children.get(scope)
-    if child is not None:
-        child.import_from_location()
-        tables.append(child)
-    return tables

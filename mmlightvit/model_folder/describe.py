@@ -12,6 +12,7 @@ from typing import Any
 
 from mmlightvit.errors import UserError
 from mmlightvit.model_folder.info import InputSpec, ModelInfo
+from mmlightvit.model_folder.parts import without_files
 from mmlightvit.tasks import DETECTION, INSTANCE, SEGMENTATION
 from mmlightvit.toolboxes import TOOLBOXES, kind_of
 from mmlightvit.version import __version__
@@ -36,6 +37,7 @@ def describe(cfg: Any, dataset_meta: Mapping[str, Any] | None = None) -> ModelIn
     model = plain(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', plain(cfg.data_preprocessor))
+    model = without_files(model)
     dataset = _innermost((cfg.get('test_dataloader') or {}).get('dataset') or {})
     meta = {**_metainfo(dataset, scope), **(dataset_meta or {})}
     classes = tuple(map(str, meta.get('classes') or ()))

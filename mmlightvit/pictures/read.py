@@ -162,7 +162,8 @@ def _from_pillow(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], int 
         raise PictureError(name, 'it has no pixels')
     try:
         orientation = orientation_of(image)
-        pixels = _to_rgb(ImageOps.exif_transpose(image))
+        image.load()
+        pixels = _to_rgb(ImageOps.exif_transpose(image) if orientation else image)
     except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:  # Pillow's plugins, on broken files
         reason = ' '.join(str(error).split())
         if 'truncated' in reason or 'broken' in reason:
