@@ -26,6 +26,7 @@ class Query(NamedTuple):
     config: str | None
     device: str | None
     allow_random: bool
+    trust: bool
 
 
 class Opener(NamedTuple):
@@ -36,7 +37,12 @@ class Opener(NamedTuple):
 
 
 def load_model(
-    model: str | os.PathLike, *, config: str | None = None, device: str | None = None, allow_random: bool = False
+    model: str | os.PathLike,
+    *,
+    config: str | None = None,
+    device: str | None = None,
+    allow_random: bool = False,
+    trust: bool = False,
 ) -> Model:
     """The model that a name stands for.
 
@@ -47,12 +53,13 @@ def load_model(
         device: ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ...; for exported files ``'cpu'``, ``'cuda'`` or
             ``'openvino:CPU'``. None takes a GPU where there is one.
         allow_random: Whether a model without weights is good enough, for trying things out.
+        trust: Whether a ``.pt2`` file may be opened, which can run any code.
 
     Raises:
         UserError: There is no such model, or it cannot be loaded; one line says why.
     """
     name = os.fspath(model)
-    query = Query(name, Path(name).expanduser(), config, device, allow_random)
+    query = Query(name, Path(name).expanduser(), config, device, allow_random, trust)
     opener = next(opener for opener in OPENERS if opener.fits(query))
     return opener.open(query)
 
@@ -60,7 +67,7 @@ def load_model(
 def _open_exported(query: Query) -> Model:
     from mmlightvit.deploy.runtime import load_exported
 
-    return load_exported(query.path, query.device)
+    return load_exported(query.path, query.device, trust=query.trust)
 
 
 def _open_named(query: Query) -> Model:

@@ -121,10 +121,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, device: str | None =
         '--random', dest='allow_random', action='store_true',
         help='take random weights where there are none; they predict nothing',
     )  # fmt: skip
+    add('--trust', action='store_true', help='open a .pt2 file, which can run any code, as a config can')
 
 
 #: Where :func:`add_model_arguments` puts its options, which are arguments of ``load_model``.
-MODEL_OPTIONS = ('config', 'device', 'allow_random')
+MODEL_OPTIONS = ('config', 'device', 'allow_random', 'trust')
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:

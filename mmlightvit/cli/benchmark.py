@@ -109,7 +109,7 @@ def _metric(args: argparse.Namespace, path: Path | None) -> float | None:
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, 'val')
-    options = dict(device='cpu') if path else model_options(args)
+    options = dict(device='cpu', trust=True) if path else model_options(args)
     found = answers(str(path or args.model), truth, **options)
     return main_metric(found, truth)[1]
 

@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
     if (path / FILE).is_file():
         info = ModelInfo.load(path)
     elif path.is_file():
-        from mmlightvit.deploy.runtime import load_exported
+        from mmlightvit.deploy.runtime import read_info
 
-        info = load_exported(path).info
+        info = read_info(path)
     else:
         raise UserError(f'no exported file and no model folder: {args.model}')
     print(info.to_json() if args.json else summary(info))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.deploy.formats import Engine, open_file
+from mmlightvit.deploy.formats import Engine, open_file, pt2
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import Prepared
@@ -54,7 +54,9 @@ class ExportedModel(Model):
         return Raw(boxes=boxes, scores=out['dets'][:, 4], labels=out['labels'], masks=masks)
 
 
-def load_exported(path: str | os.PathLike, device: str | None = None, threads: int | None = None) -> ExportedModel:
+def load_exported(
+    path: str | os.PathLike, device: str | None = None, threads: int | None = None, *, trust: bool = False
+) -> ExportedModel:
     """Open an exported file.
 
     Args:
@@ -62,15 +64,29 @@ def load_exported(path: str | os.PathLike, device: str | None = None, threads: i
         device: ``'cpu'``, ``'cuda'``, ``'openvino:CPU'`` or, in the precision that the processor is fastest in,
             ``'openvino:CPU:fastest'``; None is the CPU.
         threads: For one picture; None takes what the runtime takes.
+        trust: Whether a ``.pt2`` file may be opened: torch runs whatever code stands in it.
 
     Raises:
-        UserError: It is not one of ours, or a package or device is missing.
+        UserError: It is not one of ours, or a package or device is missing; or it is a program that nobody trusts.
     """
     path = Path(path)
-    engine = open_file(path, device, threads)
-    if engine.metadata is None:
+    engine = open_file(path, device, threads, trust=trust)
+    return ExportedModel(_info(engine.metadata, path), engine)
+
+
+def read_info(path: Path) -> ModelInfo:
+    """What an exported file says of itself; a ``.pt2`` is not opened for it, but read as an archive.
+
+    Raises:
+        UserError: It is not one of ours.
+    """
+    return _info(pt2.read_metadata(path), path) if path.suffix == pt2.FORMAT.ending else load_exported(path).info
+
+
+def _info(metadata: str | None, path: Path) -> ModelInfo:
+    if metadata is None:
         raise UserError(f'{path} was not written by mmlightvit export: it does not say what it is')
-    return ExportedModel(ModelInfo.from_json(engine.metadata, str(path)), engine)
+    return ModelInfo.from_json(metadata, str(path))
 
 
 # -- into pixels of the picture ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ _HOMES = (
     'mmcv.cnn.bricks',
     'mmcv.ops',
     'mmengine.model.base_model.data_preprocessor',
+    'mmengine.utils.dl_utils.parrots_wrapper',
     *(
         f'mmdet.models.{room}'
         for room in ('backbones', 'data_preprocessors', 'dense_heads', 'detectors', 'layers', 'losses', 'necks',
@@ -29,12 +30,13 @@ _HOMES = (
     *(
         f'mmpretrain.models.{room}'
         for room in ('backbones', 'classifiers.image', 'heads', 'losses', 'necks', 'peft', 'utils.attention',
-                     'utils.data_preprocessor', 'utils.norm', 'utils.res_layer_extra_norm')
+                     'utils.data_preprocessor', 'utils.norm', 'utils.res_layer_extra_norm', 'utils.sparse_modules')
     ),
     *(
         f'mmseg.models.{room}'
         for room in ('assigners', 'backbones', 'data_preprocessor', 'decode_heads', 'losses', 'necks', 'segmentors')
     ),
+    'mmseg.structures.sampler',
     'mmlightvit.models',
     'mmlightvit.examples',
 )  # fmt: skip
@@ -183,8 +185,8 @@ def _check_part(name: Any, place: str, key: str, scope: str) -> None:
     for part in parts:
         if not _is_under(part.__module__, _HOMES) or _is_under(part.__module__, _EXCEPTIONS):
             raise UserError(
-                f'{FILE} asks for {name!r} ({place}), which is no model part for a folder: it may open files or run code '
-                'of others; if you trust it, give the checkpoint with its config (--config FILE)'
+                f'{FILE} asks for {name!r} ({place}), which is no model part for a folder: it may open files or run '
+                'code of others; if you trust it, give the checkpoint with its config (--config FILE)'
             )
 
 

@@ -218,7 +218,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
             key = ink[..., 3:]
             pixels[first : first + _ROWS] = key - ((255 - ink[..., :3]) * key >> 8)
         return pixels
-    return np.array(image.convert('RGB'))
+    return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 def _by_opencv(content: bytes) -> NDArray[np.uint8] | None:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tracemalloc
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmlightvit.pictures import read
 from mmlightvit.pictures.read import PictureError, as_picture, decode, displayed_size, read_label_map
 
 RNG = np.random.RandomState(0)
@@ -162,6 +165,37 @@ def test_bad_files_are_named(tmp_path, name, content, reason):
         as_picture(path)
     assert str(caught.value).startswith(str(path))
     assert '\n' not in str(caught.value)
+
+
+def test_the_limit_on_pixels_holds_where_opencv_is_there(monkeypatch):
+    """A small file of many pixels: what Pillow refuses for its size, nobody decodes."""
+    cv2 = pytest.importorskip('cv2')
+    monkeypatch.setattr(read, '_by_opencv', lambda content: pytest.fail('it was decoded'))
+    for side in (9500, 20_000):  # Pillow warns of the first and refuses the second
+        header = b'IHDR' + side.to_bytes(4, 'big') * 2 + bytes([8, 0, 0, 0, 0])
+        small = encoded(Image.new('L', (4, 4)), 'PNG')
+        content = small[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + small[33:]
+        with pytest.raises(PictureError, match=r'more (pixels )?than'):
+            decode(content, 'large')
+    deep = bytearray(cv2.imencode('.tiff', np.zeros((4, 5, 3), np.uint16), [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1])
+    start = int.from_bytes(deep[4:8], 'little')
+    for place in range(start + 2, start + 26, 12):  # the first two tags are the width and the height
+        assert int.from_bytes(deep[place : place + 2], 'little') in (256, 257)
+        deep[place + 8 : place + 10] = (9500).to_bytes(2, 'little')
+    with pytest.raises(PictureError, match='9500 x 9500 pixels, more than'):
+        decode(bytes(deep), 'deep')
+    with pytest.raises(PictureError, match='not an image of a known format'):
+        decode(b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 20000 +X 20000\n', 'hdr')
+
+
+def test_cmyk_takes_a_few_bytes_a_pixel():
+    content = encoded(Image.new('CMYK', (1500, 1000), (10, 20, 30, 40)), 'JPEG')
+    decode(content, 'warm')
+    tracemalloc.start()
+    pixels, _ = decode(content, 'cmyk')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * pixels.size / 3  # the result has 3, and 32 bits of all would be 28 more
 
 
 def test_a_folder_and_empty_bytes_are_refused(tmp_path):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The key of a file for the names of its outputs.
 OUTPUTS_KEY = 'outputs'
+#: Bytes of what a file says of itself.
+_MOST_METADATA = 1 << 26
 
 
 def trace(part: ExportModule, static: tuple[int, int] | None) -> tuple[Any, str]:
@@ -40,6 +44,22 @@ def write(traced: tuple[Any, str], info: ModelInfo, path: Path) -> None:
 
     program, outputs = traced
     torch.export.save(program, path, extra_files={METADATA_KEY: info.to_json(), OUTPUTS_KEY: outputs})
+
+
+def read_metadata(path: Path) -> str | None:
+    """What a file says of itself, read out of the archive; the program in it is not opened.
+
+    Raises:
+        UserError: It is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [item for item in archive.infolist() if item.filename.endswith(f'/extra/{METADATA_KEY}')]
+            if len(members) != 1 or members[0].file_size > _MOST_METADATA:
+                return None
+            return archive.read(members[0]).decode()
+    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'{path} cannot be opened: {reason(error)}') from None
 
 
 def open_pt2(path: Path, device: str | None, threads: int | None) -> Engine:

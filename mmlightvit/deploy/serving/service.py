@@ -133,30 +133,34 @@ class Service:
         kind = content_type.partition(';')[0].strip().lower()
         if kind != 'multipart/form-data' and not kind.startswith('image/'):
             raise Refusal(415, 'unsupported_type', 'content-type: expected multipart/form-data or image/*')
-        body = bytearray()
+        chunks: list[bytes] = []
+        body = b''
         try:
-            await self._receive(request, body)
-            work = partial(answer, name, model, bytes(body), content_type, asked, self.limits.pixels)
+            await self._receive(request, chunks)
+            body = b''.join(chunks)
+            chunks.clear()
+            work = partial(answer, name, model, body, content_type, asked, self.limits.pixels)
             done = await self._run(name, work)
         except asyncio.CancelledError:
             raise Refusal(503, 'stopping', 'the service has to stop before this is done') from None
         finally:
-            self._held -= len(body)
+            self._held -= len(body) or sum(map(len, chunks))
         self.metrics.count('mmlightvit_pictures_total', done.pictures, model=name)
         return done.response
 
-    async def _receive(self, request: Request, body: bytearray) -> None:
+    async def _receive(self, request: Request, chunks: list[bytes]) -> None:
         """Take the body of a request, within the limits while it arrives."""
-        most = self.limits.upload_bytes
+        most, size = self.limits.upload_bytes, 0
         too_large = Refusal(413, 'too_large', f'the body has more than {most:,} bytes')
         if int(request.headers.get('content-length', 0)) > most:
             raise too_large
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 async for chunk in request.stream():
-                    body += chunk
+                    chunks.append(chunk)
+                    size += len(chunk)
                     self._held += len(chunk)
-                    if len(body) > most:
+                    if size > most:
                         raise too_large
                     if self._held > self.limits.queue * most:
                         raise Refusal(429, 'busy', 'too many bytes wait already', _BUSY)
