@@ -18,8 +18,7 @@ from mmlightvit.cli import main
 from mmlightvit.deploy.formats.pt2 import OUTPUTS_KEY
 from mmlightvit.deploy.runtime import read_info
 from mmlightvit.errors import UserError
-from mmlightvit.model_folder.info import InputSpec
-from mmlightvit.model_folder.info import METADATA_KEY, ModelInfo
+from mmlightvit.model_folder.info import METADATA_KEY, InputSpec, ModelInfo
 
 torch = pytest.importorskip('torch')
 INFO = ModelInfo('classification', 'tiny', ('cat', 'dog'), 'mmpretrain', {'type': 'ImageClassifier'},

@@ -11,9 +11,8 @@ import pytest
 from mmengine.config import Config
 
 from mmlightvit.errors import UserError
-from mmlightvit.model_folder.info import InputSpec
 from mmlightvit.model_folder.describe import plain
-from mmlightvit.model_folder.info import ModelInfo
+from mmlightvit.model_folder.info import InputSpec, ModelInfo
 from mmlightvit.model_folder.parts import checked_model, without_files
 from mmlightvit.toolboxes import TOOLBOXES
 
