@@ -57,7 +57,7 @@ _EXCEPTIONS = (
 #: Names that mmdet, mmcv and torch look up elsewhere than in a registry, by the key under which they stand.
 _NOT_REGISTERED = {
     'nms': ('nms', 'soft_nms'),
-    'roi_layer': ('RoIAlign', 'RoIPool'),
+    'roi_layer': ('RoIAlign', 'RoIPool', 'SimpleRoIAlign'),
     'padding_mode': ('zeros', 'circular'),
 }
 #: Settings whose text is the name of a part, as that of `type` is.

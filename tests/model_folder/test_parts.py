@@ -90,7 +90,7 @@ def test_models_of_the_toolboxes_are_taken_whole(name):
         pytest.skip(f'{scope} was installed without its configs')
     cfg = Config.fromfile(path)
     model = plain(cfg.model)
-    if isinstance(model.get('image_encoder'), dict):  # a retriever of mmpretrain: its encoder is what is looked at
+    if isinstance(model.get('image_encoder'), list):  # a retriever of mmpretrain: its encoder is what is looked at
         model = dict(CLASSIFIER, backbone=model['image_encoder'][0], neck=model['image_encoder'][1], head=model['head'])
     model = without_files(model)
     assert checked(model, scope) == model
@@ -157,7 +157,7 @@ def test_what_opens_files_or_runs_code_is_refused_by_name_at_every_depth(scope, 
     places = {
         'itself': lambda model: part,
         'a part': lambda model: {**model, 'backbone': part},
-        'a part of a part': lambda model: {**model, 'head': {'type': 'Linear', 'more': {'a': [[part]]}}},
+        'a part of a part': lambda model: {**model, 'head': {'type': 'ConvModule', 'more': {'a': [[part]]}}},
         'an unnamed setting': lambda model: {**model, 'test_cfg': {'rcnn': [{'deep': (part,)}]}},
     }
     for name, put in places.items():
