@@ -39,11 +39,9 @@ def _wide(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in tensors]
 
 
-def _computable(*tensors: Tensor, and_half: bool = False) -> list[Tensor]:
-    """The tensors in one type that torchvision's kernels take on their device."""
-    types = {tensor.dtype for tensor in tensors}
-    takes_half = and_half or tensors[0].is_cuda
-    return list(tensors) if takes_half and types == {torch.float16} else _wide(*tensors)
+def _computable(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in one type that mmcv's and torchvision's kernels take both: float16, float32 or float64."""
+    return list(tensors) if {tensor.dtype for tensor in tensors} == {torch.float16} else _wide(*tensors)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -148,7 +146,7 @@ def roi_align_forward(
     if settings['pool_mode'] == 0:
         raise UserError(missing_message("roi_align with pool_mode='max'"))
     scale, height, width, ratio, aligned = _by_name(settings, _ROI_ALIGN)
-    maps, rois = _computable(input, rois, and_half=True)
+    maps, rois = _computable(input, rois)
     output.copy_(_C.roi_align(maps, rois, scale, height, width, ratio, aligned))
 
 
@@ -156,7 +154,7 @@ def roi_align_backward(*tensors: Tensor, **settings: Any) -> None:
     """The gradient of RoIAlign by averages."""
     grad_output, rois, _, _, grad_input = tensors
     scale, height, width, ratio, aligned = _by_name(settings, _ROI_ALIGN)
-    grad, rois = _computable(grad_output, rois, and_half=True)
+    grad, rois = _computable(grad_output, rois)
     grad_input.copy_(_C._roi_align_backward(grad, rois, scale, height, width, *grad_input.shape, ratio, aligned))
 
 
