@@ -196,3 +196,32 @@ CASES: dict[str, Callable[[Any], Outputs]] = {
     **{f'deform-{version}-float64': deform(version, dtype=DOUBLE, dilation=2) for version in (1, 2)},
     'deform-2-unbiased': deform(2, batch=1, biased=0),
 }
+
+
+def deformable_attention(ops: Any) -> Outputs:
+    """Multi-scale deformable attention, at places outside of the maps too."""
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+    sizes, starts = torch.tensor([[4, 5], [2, 3]]), torch.tensor([0, 20])
+    places = values(2, 4, 2, 2, 3, 2, seed=2).sigmoid() * 1.4 - 0.2
+    weights = values(2, 4, 2, 2, 3, seed=3).flatten(3).softmax(-1).view(2, 4, 2, 2, 3)
+    return with_gradients(
+        lambda value, *rest: MultiScaleDeformableAttnFunction.apply(value, sizes, starts, *rest, 64),
+        *(values(2, 26, 2, 3, seed=1), places, weights),
+    )
+
+
+def focal(name: str) -> Callable[[Any], Outputs]:
+    """A focal loss of ten classes."""
+    rest = (2.0, 0.25, None, 'sum')
+    return lambda ops: with_gradients(
+        lambda logits: getattr(ops, name)(logits, torch.arange(40) % 10, *rest), values(40, 10, seed=1)
+    )
+
+
+#: What the compiled operators take on a GPU alone.
+WITHOUT_A_CPU_FORM: dict[str, Callable[[Any], Outputs]] = {
+    'pool': lambda ops: with_gradients(ops.roi_pool, values(2, 3, 8, 9, seed=1), rest=(rois(8, 2, 2, 32), 3, 0.25)),
+    'attention': deformable_attention,
+    **{f'focal-{kind}': focal(f'{kind}_focal_loss') for kind in ('sigmoid', 'softmax')},
+}
