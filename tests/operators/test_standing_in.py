@@ -100,7 +100,7 @@ def test_early_enough_the_toolboxes_have_operators_and_a_missing_one_is_named(pu
     seen = run('-c', EARLY, path=[pure, repo], cwd=tmp_path)
     assert seen.out.startswith('torchvision ') and 'roi_align, roi_pool' in seen.out, seen.text
     assert seen.code == 1
-    assert 'UserError: roi_align_rotated_forward of mmcv, called by __main__, line 15, is not among' in seen.error
+    assert 'UserError: roi_align_rotated_forward of mmcv, called by __main__, line 14, is not among' in seen.error
     assert '--no-build-isolation' in seen.error and 'onedl-mmcv' in seen.error
 
 
