@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mmengine.config import Config
 
@@ -32,6 +33,14 @@ TRACKERS = {
     'aim': (('aim',), 'aim'),
     'neptune': (('neptune',), 'neptune'),  # MMEngine's alone
 }
+
+
+#: Necks that hand the channels of the backbone on.
+_PASSING_NECKS = ('GlobalAveragePooling', 'GeneralizedMeanPooling')
+#: Parts whose ``in_channels`` are those of the maps that they take, in their order.
+_TAKING_MAPS = (
+    'LightViTFPN', 'FPN', 'PAFPN', 'ChannelMapper', 'UPerHead', 'FPNHead', 'FCNHead', 'LightViTHead', 'LinearClsHead',
+)  # fmt: skip
 
 
 def check_training(cfg: Config) -> None:
@@ -115,39 +124,64 @@ def check_top_k(cfg: Config) -> None:
 
 
 def check_widths(cfg: Config) -> None:
-    """The part behind a LightViT takes the channels that the backbone gives.
+    """A LightViT can be built as the config says, and the parts behind it take the channels that it gives.
+
+    A part of a kind that is not known to take them in their order is warned of, not refused.
 
     Raises:
-        UserError: It takes others, such as those of another ``arch``.
+        UserError: An argument of the backbone is wrong, or a part takes other channels, such as those of another
+            ``arch``, or a map that is not there.
     """
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
     if kind_of(backbone) != 'LightViT':
         return
-    from mmlightvit.models.backbones.lightvit import ARCH_ZOO
+    import torch
 
-    arch = backbone.get('arch', 'tiny')
-    widths = list((ARCH_ZOO.get(arch, {}) if isinstance(arch, str) else arch).get('embed_dims', ()))
-    outs = backbone.get('out_indices', (0, 1, 2))
-    outs = [outs] if isinstance(outs, int) else list(outs)
-    if not widths or any(not -len(widths) <= place < len(widths) for place in outs):
-        return  # the backbone says so
-    maps = [widths[place] for place in outs]
-    behind = ['neck'] if 'in_channels' in (model.get('neck') or {}) else ['head', 'decode_head', 'auxiliary_head']
-    for name in behind:
-        part = model.get(name)
-        taken, chosen = (part.get('in_channels'), part.get('in_index')) if isinstance(part, dict) else (None, None)
-        several = isinstance(taken, (list, tuple))
-        chosen = cast(Any, (range(len(maps)) if several else -1) if chosen is None else chosen)
-        try:
-            given: Any = [maps[place] for place in chosen] if several else maps[chosen]
-        except (IndexError, TypeError):
-            continue  # the part says so
-        if taken is not None and (list(taken) if several else taken) != given:
-            raise UserError(
-                f'model.{name}.in_channels is {taken}, but the backbone (arch={arch!r}) gives {given}; set '
-                f'model.{name}.in_channels={str(given).replace(" ", "")}, or take a config of that variant'
-            )
+    from mmlightvit.models.backbones.lightvit import LightViT
+
+    arguments = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg', '_scope_')}
+    try:
+        with torch.device('meta'):
+            built = LightViT(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'model.backbone cannot be built: {error}') from None
+    maps = [built.embed_dims[place] for place in built.out_indices]
+    neck = model.get('neck')
+    if neck is None or kind_of(neck) in _PASSING_NECKS:
+        names = ('head', 'decode_head', 'auxiliary_head')
+        parts = {name: part for name in names if isinstance(part := model.get(name), dict)}
+        several = model.get('auxiliary_head')
+        if isinstance(several, (list, tuple)):
+            parts |= {f'auxiliary_head.{index}': part for index, part in enumerate(several)}
+    else:
+        parts = {'neck': neck} if isinstance(neck, dict) else {}
+    for name, part in parts.items():
+        if part.get('in_channels') is not None:
+            _check_channels(f'model.{name}', part, maps, backbone.get('arch', 'tiny'))
+
+
+def _check_channels(key: str, part: Any, maps: list[int], arch: Any) -> None:
+    """One part takes the maps of the backbone that it chooses."""
+    taken, chosen = part['in_channels'], part.get('in_index')
+    several = isinstance(taken, (list, tuple))
+    if chosen is None:
+        chosen = range(len(maps)) if several else -1
+    try:
+        given: Any = [maps[place] for place in chosen] if several else maps[chosen]
+    except (IndexError, TypeError):
+        raise UserError(
+            f'{key}.in_index is {chosen}, but the backbone gives {len(maps)} maps, 0 to {len(maps) - 1}; in_channels '
+            f'is {taken}'
+        ) from None
+    if (list(taken) if several else taken) == given:
+        return
+    message = f'{key}.in_channels is {taken}, but the backbone (arch={arch!r}) gives {given}'
+    if kind_of(part) in _TAKING_MAPS:
+        change = f'set {key}.in_channels={str(given).replace(" ", "")}, or take a config of that variant'
+        raise UserError(f'{message}; {change}')
+    if not several or sorted(taken) != sorted(given):
+        warnings.warn(f'{message}; whether {kind_of(part)} fits is not known', stacklevel=2)
 
 
 def check_initial_weights(cfg: Config) -> None:

@@ -41,11 +41,6 @@ class Quiet:
         self._kept: list[str] = []
         self._files: list[logging.FileHandler] = []
 
-    @property
-    def log_dir(self) -> Path | None:
-        """The folder of the log file; None in a process that writes none."""
-        return next((Path(handler.baseFilename).parent for handler in self._files), None)
-
     def keep(self, text: str) -> None:
         """Put a text into the log file, or keep it until there is one."""
         self._kept += [text.strip()] if text.strip() else []

@@ -6,9 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from mmengine.config import Config
@@ -18,11 +16,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from mmlightvit.checkpoint import install as safe_loading
+from mmlightvit.checkpoint import install as strict_loading
 from mmlightvit.cli.quiet import Quiet, quiet_terminal
-from mmlightvit.data.run_check import COMPLETED, check_run
+from mmlightvit.data.run_check import check_run
 from mmlightvit.durable import bfloat16, launch
-from mmlightvit.durable.work_dir_lock import LOCK_NAME, WorkDirLock
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import TOOLBOXES, import_toolbox
 
@@ -43,7 +40,7 @@ def carry_out(
         prepare: Gives the config.
         job: What the runner is to do.
         common: The errors of the job that all processes run into alike.
-        splits: Whose data are checked first.
+        splits: Splits to check before.
 
     Returns:
         The runner, and what the job returned.
@@ -51,16 +48,14 @@ def carry_out(
     with quiet_terminal() as quiet:
         with launch.reported_once(args.launcher):
             cfg = prepare(args)
-        with _leaving_nothing(cfg, quiet):
-            with launch.reported_once(args.launcher):
-                runner = build_runner(cfg, quiet, splits)
-            if is_main_process():
-                log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
-                print(f'environment, config and warnings: {min(log, os.path.relpath(log), key=len)}', flush=True)
-                if told := where_pictures_go(cfg, runner.log_dir):
-                    print(told, flush=True)
-            with launch.reported_once(args.launcher, common):
-                result = job(runner)
+            runner = build_runner(cfg, quiet, splits)
+        if is_main_process():
+            log = os.path.join(runner.log_dir, f'{runner.timestamp}.log')
+            print(f'environment, config and warnings: {min(log, os.path.relpath(log), key=len)}', flush=True)
+            if pictures := where_pictures_go(cfg, runner.log_dir):
+                print(pictures, flush=True)
+        with launch.reported_once(args.launcher, common):
+            result = job(runner)
         if is_main_process():
             places = [cfg.work_dir, getattr(args, 'out', None), getattr(args, 'show_dir', None)]
             print(f'everything of this run is in {" and ".join(filter(None, places))}', flush=True)
@@ -74,7 +69,7 @@ def build_runner(cfg: Config, quiet: Quiet | None = None, splits: Sequence[str] 
     Args:
         cfg: The prepared config.
         quiet: Keeps off the terminal what is for the log file.
-        splits: Whose data are checked first.
+        splits: Splits to check before.
 
     Raises:
         UserError: There is no such runner, or the data cannot be used.
@@ -82,7 +77,7 @@ def build_runner(cfg: Config, quiet: Quiet | None = None, splits: Sequence[str] 
     with quiet.imports() if quiet else contextlib.nullcontext():
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
-        safe_loading.install()
+        strict_loading.install()
         import_toolbox(cfg.default_scope)
         if (cfg.get('test_cfg') or {}).get('fp16') and get_device() == 'cpu':
             bfloat16.install()  # MMEngine's autocast takes it there; in training, the optimizer wrapper installs it
@@ -127,36 +122,3 @@ def _quieted(kind: type[Runner], quiet: Quiet) -> type[Runner]:
     return type(
         kind.__name__, (kind,), dict(build_logger=build_logger, __module__=kind.__module__, __doc__=kind.__doc__)
     )
-
-
-@contextlib.contextmanager
-def _leaving_nothing(cfg: Config, quiet: Quiet) -> Iterator[None]:
-    """Remove the log and the folders of a start that an error of the user's ends before anything has been measured."""
-    work_dir = Path(cfg.work_dir)
-    completed = work_dir / COMPLETED
-    is_earlier = completed.exists()
-    made = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
-    try:
-        yield
-    except UserError:
-        logs = quiet.log_dir
-        if logs is None or not any(path.stat().st_size for path in logs.rglob('*.json')):
-            for folder in filter(None, (logs, None if is_earlier else completed)):
-                shutil.rmtree(folder, ignore_errors=True)
-            if logs is not None and made and not _is_in_use(work_dir):  # then these files are this start's
-                for path in (work_dir / os.path.basename(cfg.filename), *work_dir.glob(f'{LOCK_NAME}*')):
-                    path.unlink(missing_ok=True)
-            for folder in made:
-                with contextlib.suppress(OSError):  # somebody has put something into it
-                    folder.rmdir()
-        raise
-
-
-def _is_in_use(work_dir: Path) -> bool:
-    lock = WorkDirLock(work_dir)
-    try:
-        lock.acquire()
-    except UserError:
-        return True
-    lock.release()
-    return False

@@ -7,6 +7,7 @@ it there. Any other is taken only with a ``+`` in front.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -18,35 +19,55 @@ from mmlightvit.errors import UserError
 
 _ANYTHING = frozenset({'*'})
 
-#: What MMEngine reads in dicts that name no ``type``, and beside the arguments of parts that do; numbers of list items
-#: are left out of the places. The first row, at the top, tells settings from variables of the file.
-_READ_BY_MMENGINE: Mapping[str, frozenset[str]] = {
-    key: frozenset(names.split())
-    for key, names in {
-        '': 'model data_preprocessor model_wrapper_cfg train_dataloader val_dataloader test_dataloader train_cfg '
-        'val_cfg test_cfg val_evaluator test_evaluator optim_wrapper param_scheduler auto_scale_lr default_hooks '
-        'custom_hooks custom_imports env_cfg randomness log_level log_processor visualizer default_scope load_from '
-        'resume launcher work_dir experiment_name runner_type tta_model tta_pipeline compile strategy',
-        'dataloader': 'dataset sampler batch_sampler num_batch_per_epoch',
-        'train_cfg': 'type by_epoch max_epochs max_iters val_begin val_interval dynamic_intervals',
-        'val_cfg': 'type fp16',
-        'test_cfg': 'type fp16',
-        'optim_wrapper': 'type optimizer constructor paramwise_cfg accumulative_counts clip_grad dtype loss_scale',
-        'optim_wrapper.paramwise_cfg': 'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult '
-        'dwconv_decay_mult dcn_offset_lr_mult bypass_duplicate',
-        'optim_wrapper.paramwise_cfg.custom_keys': '*',
-        'optim_wrapper.clip_grad': 'type max_norm norm_type error_if_nonfinite foreach',
-        'auto_scale_lr': 'enable base_batch_size',
-        'randomness': 'seed diff_rank_seed deterministic',
-        'env_cfg': 'cudnn_benchmark mp_cfg dist_cfg resource_limit',
-        'env_cfg.mp_cfg': 'mp_start_method opencv_num_threads',
-        'env_cfg.dist_cfg': 'backend init_backend timeout',
-        'param_scheduler': 'convert_to_iter_based',
-        'default_hooks.*': 'priority',
-        'custom_hooks': 'priority',
-        '*.norm_cfg': 'requires_grad',
-    }.items()
+#: What MMEngine reads and no signature says, by the place in a config, without the numbers of list items.
+_ALSO_READ = {
+    '': 'model_wrapper_cfg custom_imports runner_type tta_model tta_pipeline compile strategy',
+    'dataloader': 'dataset sampler batch_sampler num_batch_per_epoch disable_subprocess_warning',
+    'train_cfg': 'by_epoch',
+    'optim_wrapper': 'constructor paramwise_cfg',
+    'optim_wrapper.paramwise_cfg': 'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult '
+    'dwconv_decay_mult dcn_offset_lr_mult bypass_duplicate',
+    'optim_wrapper.paramwise_cfg.custom_keys': '*',
+    'auto_scale_lr': 'enable base_batch_size',
+    'env_cfg': 'cudnn_benchmark mp_cfg dist_cfg resource_limit',
+    'env_cfg.dist_cfg': 'backend init_backend timeout',
+    'param_scheduler': 'convert_to_iter_based',
+    'default_hooks.*': 'priority',
+    'custom_hooks': 'priority',
+    '*.norm_cfg': 'requires_grad',
 }
+#: Arguments that MMEngine gives by itself.
+_GIVEN = frozenset({'cfg', 'runner', 'dataloader', 'evaluator', 'parameters', 'distributed'})
+
+
+@functools.cache
+def read_by_mmengine() -> Mapping[str, frozenset[str]]:
+    """The names that MMEngine reads in dicts that name no ``type``, and beside the arguments of parts that do.
+
+    The row of the top, ``''``, tells settings from variables of the file.
+    """
+    from mmengine import optim, runner
+    from mmengine.utils.dl_utils import set_multi_processing
+    from torch.nn.utils import clip_grad_norm_
+    from torch.utils.data import DataLoader
+
+    signatures = {
+        '': [runner.Runner],
+        'dataloader': [DataLoader],
+        'train_cfg': [runner.EpochBasedTrainLoop, runner.IterBasedTrainLoop],
+        'val_cfg': [runner.ValLoop],
+        'test_cfg': [runner.TestLoop],
+        'optim_wrapper': [optim.AmpOptimWrapper],
+        'optim_wrapper.clip_grad': [clip_grad_norm_],
+        'randomness': [runner.Runner.set_randomness],
+        'env_cfg.mp_cfg': [set_multi_processing],
+    }
+    rows = {place: frozenset(names.split()) for place, names in _ALSO_READ.items()}
+    for place, readers in signatures.items():
+        names = frozenset({'type'} if place else ()).union(*map(parameters, readers)) - _GIVEN
+        rows[place] = rows.get(place, frozenset()) | names
+    return rows
+
 
 #: Keys of configs before MMEngine, and what became of them.
 _OLD_NAMES = {
@@ -140,7 +161,7 @@ class _Check:
     def run(self) -> None:
         """Raise a :class:`UserError` if nothing reads the key."""
         names = self.key.split('.')
-        if names[0] in self.cfg and names[0] not in _READ_BY_MMENGINE['']:
+        if names[0] in self.cfg and names[0] not in read_by_mmengine()['']:
             self._refuse_variable(names)
         value: Any = dict(self.cfg.items())
         for depth, name in enumerate(names):
@@ -158,7 +179,7 @@ class _Check:
             else:
                 known = self._readable(here, value)
                 if name in known:
-                    if '.'.join(names[: depth + 1]) not in _READ_BY_MMENGINE:
+                    if '.'.join(names[: depth + 1]) not in read_by_mmengine():
                         return
                     value = {}
                     continue
@@ -177,11 +198,9 @@ class _Check:
         parent, _, last = place.rpartition('.')
         known = frozenset(value) | {'type'}
         for row in (place, f'{parent}.*', f'*.{last}'):
-            known |= _READ_BY_MMENGINE.get(row, frozenset())
+            known |= read_by_mmengine().get(row, frozenset())
         if place.endswith('_dataloader'):
-            from torch.utils.data import DataLoader
-
-            return known | _READ_BY_MMENGINE['dataloader'] | parameters(DataLoader)
+            return known | read_by_mmengine()['dataloader']
         if kind is None and place == 'optim_wrapper':
             kind = 'OptimWrapper'  # MMEngine's default
         if kind is None:
@@ -213,7 +232,7 @@ class _Check:
         """A variable of the file: name the settings that have its value."""
         rest = '.'.join(names[1:])
         variable = self.cfg[names[0]]
-        settings = {key: value for key, value in self.cfg.items() if key in _READ_BY_MMENGINE['']}
+        settings = {key: value for key, value in self.cfg.items() if key in read_by_mmengine()['']}
         made = [path for path, value in _walk(settings) if _is_made_from(variable, names[0], path, value)]
         named = [path for path in made if nearest(path.rpartition('.')[2], names[:1]) or 'scheduler' in path]
         places = [f'{path}.{rest}' if rest else path for path in (named or made)[:4]]

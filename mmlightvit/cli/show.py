@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,31 @@ def run(args: argparse.Namespace) -> None:
     print(info.to_json() if args.json else summary(info))
 
 
+def measured(value: Any) -> str:
+    """A metric: a number, or ``value`` with ``low`` and ``high`` of its interval; a dash where it is not defined."""
+    if isinstance(value, Mapping):
+        number, low, high = (value.get(key) for key in ('value', 'low', 'high'))
+        return measured(number) + ('' if low is None else f' ({measured(low)} to {measured(high)})')
+    if value is None or value == -1:  # COCO's, of a size that does not occur
+        return '–'
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
 def summary(info: ModelInfo) -> str:
     """The parts that people ask for."""
     spec = info.input
+    steps = [spec.channels]
+    steps += [f'resized to {dict(spec.resize)}'] if spec.resize else []
+    steps += [f'cropped to {"x".join(map(str, spec.crop))}'] if spec.crop else []
+    steps += [f'padded to multiples of {spec.pad_multiple}'] if spec.pad_multiple else []
+    steps += [f'{name} {", ".join(f"{value:.6g}" for value in values)}'
+              for name, values in (('mean', spec.mean), ('deviation', spec.std))]  # fmt: skip
     lines = [
         f'{info.name}: {info.task}, {info.model["type"]}',
         f'classes: {listed(info.classes)}',
-        f'input: {spec.channels}, resized to {dict(spec.resize or {}) or "nothing"}, cropped to {spec.crop}, padded to '
-        f'multiples of {spec.pad_multiple}, mean {list(spec.mean)}, deviation {list(spec.std)}',
+        f'input: {"; ".join(steps)}',
     ]
-    lines += [f'{name}: {value}' for name, value in info.metrics.items()]
+    lines += [f'{name}: {measured(value)}' for name, value in info.metrics.items()]
     if 'export' in info.extra:
         lines.append('export: ' + ', '.join(f'{name} {value}' for name, value in info.extra['export'].items()))
     certificate = info.extra.get('certificate')

@@ -88,13 +88,16 @@ def use_time(cfg: Config, seconds: float) -> str:
     agreed = [epochs, left]
     broadcast_object_list(agreed)
     epochs, left = int(agreed[0]), float(agreed[1])
-    told = f'{speed.iteration:.3g} s an iteration, {speed.validation:.3g} s a validation'
+    speeds = f'{speed.iteration:.3g} s an iteration, {speed.validation:.3g} s a validation'
     if epochs < 1:
-        needed = timedelta(seconds=math.ceil(epoch / (1 - _RESERVE) + seconds - left))
-        raise UserError(f'--time: an epoch with its validation does not fit; one takes {needed} ({told})')
+        start, one = (timedelta(seconds=math.ceil(value)) for value in (seconds - left, epoch / (1 - _RESERVE)))
+        raise UserError(
+            f'--time: an epoch with its validation does not fit: the start has taken {start}, and one takes {one} '
+            f'({speeds}); give at least {start + one}'
+        )
     recipe.stretch(cfg, epochs, speed.pictures, speed.processes)
     cfg.custom_hooks = [*hooks, ConfigDict(type='mmlightvit.TimeBudgetHook', seconds=round(left, 1))]
-    return f'{told}: {epochs} epoch{"s" if epochs > 1 else ""} in {timedelta(seconds=round(epochs * epoch))}'
+    return f'{speeds}: {epochs} epoch{"s" if epochs > 1 else ""} in {timedelta(seconds=round(epochs * epoch))}'
 
 
 class _Clock(Hook):

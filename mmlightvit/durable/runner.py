@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -337,6 +338,18 @@ class Runner(StockRunner):
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
             optim_wrapper = self._with_ours(optim_wrapper, STOCK_OPTIM_WRAPPERS, StockOptimWrapper)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """Scale the rate to the batch: to its pictures, where an epoch has fewer than it has room for."""
+        stated = self._train_dataloader
+        if (auto_scale_lr or {}).get('enable') and isinstance(self.train_loop, StockEpochBasedTrainLoop):
+            there = math.ceil(len(self.train_dataloader.dataset) / self.world_size)  # type: ignore[arg-type]
+            if isinstance(stated, dict) and there < stated['batch_size']:
+                self._train_dataloader = {**stated, 'batch_size': there}
+        try:
+            super().scale_lr(optim_wrapper, auto_scale_lr)
+        finally:
+            self._train_dataloader = stated
 
     def register_hook(self, hook: Any, priority: Any = None) -> None:
         """Add a hook."""

@@ -125,3 +125,18 @@ def test_mistakes_are_one_line(cache, capsys, arguments, words):
     assert error.startswith('error: ')
     assert words in error
     assert error.count('\n') == 1
+
+
+def test_show_leaves_out_what_there_is_not():
+    from mmlightvit.cli.show import measured, summary
+    from mmlightvit.inference.preprocess import InputSpec
+    from mmlightvit.model_folder.info import ModelInfo
+
+    spec = InputSpec(mean=(123.67499999999998, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    metrics = {'coco/bbox_mAP': 0.41234567891, 'coco/bbox_mAP_s': -1.0, 'report/bbox_AP': {'value': 0.5, 'low': None}}
+    info = ModelInfo('detection', 'm', ('a', 'b'), 'mmdet', {'type': 'RetinaNet'}, spec, metrics=metrics)
+    text = summary(info)
+    assert 'input: rgb; mean 123.675, 0, 0; deviation 1, 1, 1' in text
+    assert 'None' not in text
+    assert text.splitlines()[3:6] == ['coco/bbox_mAP: 0.4123', 'coco/bbox_mAP_s: –', 'report/bbox_AP: 0.5']
+    assert measured({'value': 0.5, 'low': 0.25, 'high': 0.75}) == '0.5 (0.25 to 0.75)'

@@ -130,6 +130,47 @@ def test_a_whole_model_to_start_from_needs_no_initial_weights(coco, tmp_path):
         _train(*coco, *start, '+load_fresh=backbone.global_token')
 
 
+def widths(**parts):
+    backbone = dict(type='mmlightvit.LightViT', arch='tiny', **parts.pop('backbone', {}))
+    preflight.check_widths(Config(dict(model=dict(backbone=backbone, **parts))))
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        dict(neck=dict(type='YOLOV3Neck', in_channels=[256, 128, 64], num_scales=3)),
+        dict(
+            neck=dict(type='Feature2Pyramid', embed_dim=256), decode_head=dict(type='UPerHead', in_channels=[256] * 4)
+        ),
+        dict(neck=[dict(type='GlobalAveragePooling')], head=dict(type='ArcFaceClsHead', in_channels=512)),
+        dict(neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', in_channels=256)),
+        dict(auxiliary_head=[dict(type='FCNHead', in_channels=64, in_index=0)]),
+    ],
+)
+def test_parts_that_take_channels_in_their_own_way_pass(parts):
+    widths(**parts)
+
+
+@pytest.mark.parametrize(
+    ('parts', 'message'),
+    [
+        (dict(decode_head=dict(type='FCNHead', in_channels=64, in_index=3)), 'in_index is 3, .* gives 3 maps, 0 to 2'),
+        (dict(decode_head=dict(type='UPerHead', in_channels=[64], in_index=[7])), r'in_index is \[7\]'),
+        (dict(auxiliary_head=[dict(type='FCNHead', in_channels=9)]), r'auxiliary_head.0.in_channels is 9'),
+        (dict(backbone=dict(frozen_stages=9)), r'frozen_stages: expected an integer in \[-1, 3\], got 9'),
+        (dict(backbone=dict(window=7)), "unexpected keyword argument 'window'"),
+    ],
+)
+def test_parts_that_cannot_fit_are_one_line(parts, message):
+    with pytest.raises(UserError, match=message):
+        widths(**parts)
+
+
+def test_a_part_of_an_unknown_kind_is_warned_of():
+    with pytest.warns(UserWarning, match='whether OtherNeck fits is not known'):
+        widths(neck=dict(type='OtherNeck', in_channels=[1, 2, 3]))
+
+
 @pytest.mark.parametrize(
     ('config', 'parts'),
     [

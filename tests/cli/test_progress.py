@@ -160,11 +160,21 @@ def test_epochs_fit_the_time_and_a_resumed_run_keeps_them(
     assert not Path('run/epoch_7.pth').exists()
 
 
+def test_the_rate_is_scaled_by_the_pictures_that_a_batch_can_have() -> None:
+    """Of 4 pictures a batch of 64 has 4: the rate for batches of 2 doubles."""
+    _train('--batch', '64', '--cfg-options', 'auto_scale_lr.base_batch_size=2', 'model.fault=none')
+    (log,) = Path('run').glob('*/*.log')
+    assert 'current batch size is 4. Scaling the original LR by 2.0' in log.read_text()
+
+
 def test_no_epoch_fits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(time_budget, 'measure', lambda cfg: Speed(200.0, 100.0, 2, 4, 1))
     monkeypatch.setattr(time_budget, '_BEGAN', time_budget.time.monotonic())
     _train('--time', '5m', code=1)
-    assert re.search(r'does not fit; one takes 0:08:4\d \(200 s an iteration', capsys.readouterr().err)
+    message = capsys.readouterr().err
+    # Two iterations of 200 s and a validation of 100 s in 0.95 of the time.
+    assert re.search(r'the start has taken 0:00:\d\d, and one takes 0:08:47 \(200 s an iteration', message)
+    assert re.search(r'give at least 0:0[89]:\d\d$', message)
     _train('--time', '5m', '--epochs', '3', code=1)
     assert 'leave --epochs out' in capsys.readouterr().err
 

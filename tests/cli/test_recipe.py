@@ -11,7 +11,7 @@ from typing import Any
 import planted
 import pytest
 
-from mmlightvit.cli import main, recipe, train
+from mmlightvit.cli import main, options, recipe, train
 from mmlightvit.cli.config import load_config
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.errors import UserError
@@ -67,6 +67,25 @@ def test_the_recipe_of_the_task(pets: Path) -> None:
     assert (hook.type, hook.patience) == ('mmlightvit.EarlyStoppingHook', 20)
     assert hook.monitor == cfg.default_hooks.checkpoint.save_best
     assert hook.min_delta == (0.0005 if TOOLBOXES[folder.task] == 'mmdet' else 0.05)
+
+
+def test_the_order_of_precedence_is_what_the_docs_say(repo: Path) -> None:
+    rows = []
+    for number, (name, stage) in enumerate(options.STAGES.items(), 1):
+        flags = ', '.join(f'`{item.flag}`' for item in options.TRAIN if item.stage == name)
+        rows.append(f'| {number} | {stage.meaning} | {flags} |')
+    text = (repo / 'docs/training.md').read_text()
+    assert '\n'.join(rows).replace(', `--local-rank`', '') in text  # older launchers' way, which has no help either
+
+
+def test_a_later_stage_has_the_last_word(boxes: Path) -> None:
+    settings = ['--cfg-options', 'optim_wrapper.optimizer.lr=0.5', 'randomness.seed=5', 'work_dir=a']
+    given = ['--lr', '0.25', '--seed', '0', '--work-dir', 'b', '--workers', '0']
+    cfg = _prepare(boxes, *NO_WEIGHTS, *given, *settings)
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.randomness.seed, cfg.work_dir) == (0.25, 0, 'b')
+    assert cfg.train_dataloader.num_workers == 0
+    cfg = _prepare(boxes, *NO_WEIGHTS, *settings)
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.randomness.seed, cfg.work_dir) == (0.5, 5, 'a')
 
 
 def test_the_line_that_is_printed_gives_the_same_config(
@@ -131,6 +150,10 @@ def test_another_model_of_the_task(scope: str, name: str, arch: str, tmp_path: P
         (['--size', '7'], 'at least 32'),
         (['--epochs', '0'], 'at least 1'),
         (['--device', 'gpu'], 'expected cpu, cuda or cuda:N'),
+        (['--workers', '-1'], '--workers expects a number of at least 0, got -1'),
+        (['--batch', '0'], '--batch expects a number of at least 1'),
+        (['--freeze', '9'], 'frozen_stages.*got 9'),
+        (['--cfg-options', 'model.backbone.arch=tinny'], 'arch.*tinny'),
     ],
 )
 def test_a_wrong_option_is_a_line(boxes: Path, arguments: list[str], said: str) -> None:

@@ -21,7 +21,8 @@ from processes import run_forked
 
 from mmlightvit import cli
 from mmlightvit.cli import run, test, train  # noqa: F401 - imported once, before anything forks
-from mmlightvit.cli.options import drop_idle_workers, show_predictions
+from mmlightvit.cli.recipe import drop_idle_workers
+from mmlightvit.cli.testing import draw_into
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import import_toolbox
 
@@ -82,24 +83,16 @@ def test_a_test_is_quiet_too(tmp_path):
 
 
 @pytest.mark.parametrize(('fault', 'said'), [('build', 'cannot be built'), ('loss', 'fails at loss')])
-def test_a_failed_start_is_one_line_and_leaves_nothing(fault, said, tmp_path):
+def test_a_failed_start_is_one_line_and_leaves_its_log(fault, said, tmp_path):
     toy_run.write_config(tmp_path)
     options = ['--work-dir', 'a/b', '--cfg-options', f'model.fault={fault}']
     codes, out, err = command(tmp_path, 'train', 'toy.py', *options)
     assert codes == [1]
     [line] = err
     assert line.startswith('error: ') and said in line
-    assert left_over(tmp_path) == set()
+    assert left_over(tmp_path) == {'a'}
+    assert len(list((tmp_path / 'a/b').rglob('*.log'))) == 1
     assert not any('Traceback' in line for line in out)
-
-
-def test_a_failed_start_in_a_used_directory_takes_its_own_logs_alone(tmp_path):
-    toy_run.write_config(tmp_path)
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'mine.pth').touch()
-    command(tmp_path, 'train', 'toy.py', '--work-dir', 'run', '--cfg-options', 'model.fault=loss')
-    assert 'mine.pth' in {path.name for path in (tmp_path / 'run').iterdir()}
-    assert not [path for path in (tmp_path / 'run').iterdir() if path.is_dir()]
 
 
 def test_a_failure_after_the_first_values_keeps_them(tmp_path):
@@ -119,7 +112,6 @@ def test_an_error_of_all_processes_is_told_once(tmp_path, monkeypatch):
     codes, _, err = command(tmp_path, 'train', 'toy.py', *options, processes=2)
     assert codes == [1, 1]
     assert err == ['error: the model of the toy cannot be built']
-    assert left_over(tmp_path) == set()
 
 
 COCO = """
@@ -133,7 +125,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultS
 @pytest.mark.parametrize(
     ('missing', 'said'), [('bbox', 'it has no bbox (and 3 more like it)'), ('iscrowd', 'cannot be built')]
 )
-def test_data_of_two_processes_are_told_once_and_nothing_is_left(missing, said, tmp_path, monkeypatch):
+def test_data_of_two_processes_are_told_once(missing, said, tmp_path, monkeypatch):
     """Refused, or completed for a start that then fails for another reason."""
     pytest.importorskip('mmdet')
     import_toolbox('mmdet')
@@ -150,7 +142,7 @@ def test_data_of_two_processes_are_told_once_and_nothing_is_left(missing, said, 
     [line] = err
     assert line.startswith('error: ') and said in line
     assert not any('Traceback' in line for line in out)
-    assert left_over(tmp_path) == {'data'}
+    assert left_over(tmp_path) == ({'data'} if missing == 'bbox' else {'data', 'work_dirs'})
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # MMEngine leaves the file open
@@ -197,7 +189,7 @@ def test_the_folder_of_pictures_is_named_where_some_are_drawn(scope, switch):
     cfg.default_hooks.visualization.update({switch: True, 'interval': 1})
     told = 'pictures of predictions (default_hooks.visualization.interval: 1): w/t/vis_data/vis_image'
     assert run.where_pictures_go(cfg, 'w/t') == told
-    show_predictions(cfg, window=False, folder='/d', wait_time=0)
+    draw_into(cfg, '/d')
     assert run.where_pictures_go(cfg, 'w/t').endswith(': /d/vis_image' if scope == 'mmseg' else 'predictions: /d')
     assert run.where_pictures_go(Config(dict(default_scope='mmengine')), 'w/t') is None
 

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 from mmengine.config import Config
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.runner import Runner
 
-from mmlightvit.cli.settings import change, parameters, parse_value
+from mmlightvit.cli.settings import change, parameters, parse_value, read_by_mmengine
 from mmlightvit.errors import UserError
 
 
@@ -180,3 +185,35 @@ def test_where_any_argument_ends_nowhere_only_a_misspelling_is_refused():
             change(cfg, {'model.dept': '3'})
     finally:
         MODELS.module_dict.pop('TakesAll')
+
+
+@pytest.mark.parametrize(
+    ('place', 'reader', 'variable'),
+    [
+        ('', Runner.from_cfg, 'cfg'),
+        ('env_cfg', Runner.setup_env, 'env_cfg'),
+        ('dataloader', Runner.build_dataloader, 'dataloader_cfg'),
+        ('train_cfg', Runner.build_train_loop, 'loop_cfg'),
+        ('auto_scale_lr', Runner.scale_lr, 'auto_scale_lr'),
+        ('optim_wrapper.paramwise_cfg', DefaultOptimWrapperConstructor.add_params, 'self.paramwise_cfg'),
+        ('optim_wrapper.paramwise_cfg', DefaultOptimWrapperConstructor._validate_cfg, 'self.paramwise_cfg'),
+    ],
+)
+def test_what_the_source_of_mmengine_reads_is_known(place, reader, variable):
+    """Against the installed version: the keys that its functions take out of the dict by name."""
+    source = inspect.getsource(reader)
+    keys = re.findall(rf"\b{re.escape(variable)}(?:\.get\(|\.pop\(|\[)\s*'(\w+)'", source)
+    keys += re.findall(rf"'(\w+)' (?:not )?in {re.escape(variable)}\b(?!\[)", source)
+    assert keys
+    assert set(keys) <= read_by_mmengine()[place]
+
+
+def test_what_a_signature_of_mmengine_says_is_known():
+    rows = read_by_mmengine()
+    assert {'model', 'custom_hooks', 'randomness', 'load_from', 'model_wrapper_cfg'} <= rows['']
+    assert 'cfg' not in rows['']
+    assert rows['train_cfg'] >= {'type', 'by_epoch', 'max_epochs', 'max_iters', 'val_interval', 'dynamic_intervals'}
+    assert rows['val_cfg'] == rows['test_cfg'] == {'type', 'fp16'}
+    assert rows['optim_wrapper'] >= {'optimizer', 'clip_grad', 'accumulative_counts', 'dtype', 'loss_scale'}
+    assert rows['env_cfg.mp_cfg'] == {'type', 'mp_start_method', 'opencv_num_threads'}
+    assert rows['randomness'] == {'type', 'seed', 'diff_rank_seed', 'deterministic'}
