@@ -238,6 +238,7 @@ def configure(
         if missing:
             raise UserError(f'{args.config} cannot be {to_be}: it has no {", ".join(missing)}')
     recipe.drop_idle_workers(cfg)
+    recipe.drop_replaced_weights(cfg)
     return cfg
 
 

@@ -124,29 +124,26 @@ def check_top_k(cfg: Config) -> None:
 
 
 def check_widths(cfg: Config) -> None:
-    """A LightViT can be built as the config says, and the parts behind it take the channels that it gives.
+    """The part behind a LightViT takes the channels that the backbone gives.
 
     A part of a kind that is not known to take them in their order is warned of, not refused.
 
     Raises:
-        UserError: An argument of the backbone is wrong, or a part takes other channels, such as those of another
-            ``arch``, or a map that is not there.
+        UserError: It takes others, such as those of another ``arch``, or a map that is not there.
     """
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
     if kind_of(backbone) != 'LightViT':
         return
-    import torch
+    from mmlightvit.models.backbones.lightvit import ARCH_ZOO
 
-    from mmlightvit.models.backbones.lightvit import LightViT
-
-    arguments = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg', '_scope_')}
-    try:
-        with torch.device('meta'):
-            built = LightViT(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f'model.backbone cannot be built: {error}') from None
-    maps = [built.embed_dims[place] for place in built.out_indices]
+    arch = backbone.get('arch', 'tiny')
+    widths = list((ARCH_ZOO.get(arch, {}) if isinstance(arch, str) else arch).get('embed_dims', ()))
+    outs = backbone.get('out_indices', (0, 1, 2))
+    outs = [outs] if isinstance(outs, int) else list(outs)
+    if not widths or any(not -len(widths) <= place < len(widths) for place in outs):
+        return  # the backbone says so when it is built
+    maps = [widths[place] for place in outs]
     neck = model.get('neck')
     if neck is None or kind_of(neck) in _PASSING_NECKS:
         names = ('head', 'decode_head', 'auxiliary_head')
@@ -158,7 +155,7 @@ def check_widths(cfg: Config) -> None:
         parts = {'neck': neck} if isinstance(neck, dict) else {}
     for name, part in parts.items():
         if part.get('in_channels') is not None:
-            _check_channels(f'model.{name}', part, maps, backbone.get('arch', 'tiny'))
+            _check_channels(f'model.{name}', part, maps, arch)
 
 
 def _check_channels(key: str, part: Any, maps: list[int], arch: Any) -> None:

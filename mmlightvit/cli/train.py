@@ -85,7 +85,6 @@ def prepare(args: argparse.Namespace) -> Config:
     from mmlightvit.cli import preflight
 
     cfg = configure(args, TRAIN, open_folder(args), 'trained')
-    recipe.drop_replaced_weights(cfg)
     preflight.check_training(cfg)
     return cfg
 

@@ -319,6 +319,15 @@ class Runner(StockRunner):
             self.logger.info(f'{REPLACEMENTS[stock]} takes the place of {stock.__module__}.{stock.__name__}.')
         return type(config)({**config, 'type': REPLACEMENTS[stock]})
 
+    def build_model(self, model: Any) -> Any:
+        """Build the model; a wrong argument of a part of it is the user's to mend."""
+        try:
+            return super().build_model(model)
+        except UserError:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f'the model of the config cannot be built ({type(error).__name__}: {error})') from error
+
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build the visualizer, whose backends may fail without the run."""
         built = super().build_visualizer(visualizer)

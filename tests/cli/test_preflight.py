@@ -157,13 +157,28 @@ def test_parts_that_take_channels_in_their_own_way_pass(parts):
         (dict(decode_head=dict(type='FCNHead', in_channels=64, in_index=3)), 'in_index is 3, .* gives 3 maps, 0 to 2'),
         (dict(decode_head=dict(type='UPerHead', in_channels=[64], in_index=[7])), r'in_index is \[7\]'),
         (dict(auxiliary_head=[dict(type='FCNHead', in_channels=9)]), r'auxiliary_head.0.in_channels is 9'),
-        (dict(backbone=dict(frozen_stages=9)), r'frozen_stages: expected an integer in \[-1, 3\], got 9'),
-        (dict(backbone=dict(window=7)), "unexpected keyword argument 'window'"),
     ],
 )
 def test_parts_that_cannot_fit_are_one_line(parts, message):
     with pytest.raises(UserError, match=message):
         widths(**parts)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(frozen_stages=9), r'frozen_stages: expected an integer in \[-1, 3\], got 9'),
+        (dict(arch='tinny'), "arch: expected one of .*, got 'tinny'"),
+        (dict(window=7), "unexpected keyword argument 'window'"),
+        (dict(type='mmlightvit.LightVit'), 'LightVit is not in the'),
+    ],
+)
+def test_wrong_arguments_of_a_part_are_one_line_of_the_runner(arguments, message):
+    from mmlightvit.durable.runner import Runner
+
+    runner = Runner.__new__(Runner)
+    with pytest.raises(UserError, match=f'the model of the config cannot be built .*{message}'):
+        runner.build_model(dict(dict(type='mmlightvit.LightViT'), **arguments))
 
 
 def test_a_part_of_an_unknown_kind_is_warned_of():

@@ -152,8 +152,6 @@ def test_another_model_of_the_task(scope: str, name: str, arch: str, tmp_path: P
         (['--device', 'gpu'], 'expected cpu, cuda or cuda:N'),
         (['--workers', '-1'], '--workers expects a number of at least 0, got -1'),
         (['--batch', '0'], '--batch expects a number of at least 1'),
-        (['--freeze', '9'], 'frozen_stages.*got 9'),
-        (['--cfg-options', 'model.backbone.arch=tinny'], 'arch.*tinny'),
     ],
 )
 def test_a_wrong_option_is_a_line(boxes: Path, arguments: list[str], said: str) -> None:
