@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What the reports of all tasks share: a folder, a page, and how numbers are said."""
+"""The part that the reports of all tasks share: a folder, a page, and the form of numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORST = 24
 
 
 class Report(ABC):
-    """What the reports of all tasks share. ``metrics`` is what metrics.json gets."""
+    """A report of any task; ``metrics`` becomes metrics.json."""
 
     def __init__(self, model: Mapping[str, Any], truth: Truth, out: Path) -> None:
         self.truth, self.out, self.classes = truth, out, list(truth.classes)
@@ -112,13 +112,13 @@ class Report(ABC):
             )
 
 
-def with_interval(value: float | None, found: tuple[float, float] | None, most: float = 1.0) -> dict[str, float | None]:
-    low, high = (None, None) if found is None else (max(found[0], 0.0), min(found[1], most))
+def with_interval(value: float | None, ends: tuple[float, float] | None, most: float = 1.0) -> dict[str, float | None]:
+    low, high = (None, None) if ends is None else (max(ends[0], 0.0), min(ends[1], most))
     return dict(value=value, low=low, high=high)
 
 
-def shown_range(found: Mapping[str, float | None], digits: int = 3) -> str:
-    return '' if found['low'] is None else f'[{found["low"]:.{digits}f}, {found["high"]:.{digits}f}]'
+def shown_range(interval: Mapping[str, float | None], digits: int = 3) -> str:
+    return '' if interval['low'] is None else f'[{interval["low"]:.{digits}f}, {interval["high"]:.{digits}f}]'
 
 
 def number(value: float | None, digits: int = 3, unit: str = '') -> str:

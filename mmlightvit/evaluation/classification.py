@@ -69,7 +69,7 @@ def calibrate(confidence: NDArray[np.float64], right: NDArray[np.bool_], count: 
     return dict(ece=float((np.abs(means[0] - means[1]) * number).sum() / max(number.sum(), 1)), bins=bins)
 
 
-def metrics_of_draws(found: ClassScores, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+def metrics_of_draws(scores: ClassScores, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
     """Accuracies of each draw of the pictures, in percent; ``weights`` is (pictures, draws)."""
-    shares = 100 * (found.right.T.astype(np.float32) @ weights) / weights.sum(0)
+    shares = 100 * (scores.right.T.astype(np.float32) @ weights) / weights.sum(0)
     return {'top1': shares[0].astype(float), 'top5': shares[1].astype(float)}

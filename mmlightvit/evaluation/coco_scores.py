@@ -71,8 +71,8 @@ class CocoScores:
         self._evaluation = self._evaluate(self.results)
         self._evaluation.accumulate()
         self._evaluation.summary_lines()  # fills the metrics; summarize() would print them
-        found = self._evaluation.get_results()
-        self.metrics = {name: _known(found[name]) for name in METRICS}
+        values = self._evaluation.get_results()
+        self.metrics = {name: _known(values[name]) for name in METRICS}
 
     def _of_kind(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [{key: result[key] for key in self._wanted} for result in results]
@@ -111,9 +111,9 @@ class CocoScores:
         evaluation = self._evaluate(self.results, area)
         status = np.full((len(IOUS), len(self.results)), IGNORED, np.int8)
         for row, iou in zip(status, IOUS):
-            found = evaluation.image_diagnostics(iou_thr=iou)['dt_status']  # without the ignored ones
-            ids = np.fromiter(found, np.int64, len(found)) - 1
-            row[ids] = np.fromiter((RIGHT if word == 'tp' else MISTAKE for word in found.values()), np.int8, len(found))
+            words = evaluation.image_diagnostics(iou_thr=iou)['dt_status']  # without the ignored ones
+            ids = np.fromiter(words, np.int64, len(words)) - 1
+            row[ids] = np.fromiter((RIGHT if word == 'tp' else MISTAKE for word in words.values()), np.int8, len(words))
         objects = self.objects(area)
         image = np.array([self._place[result['image_id']] for result in self.results], np.int64)
         label = np.array([result['category_id'] - 1 for result in self.results], np.int64)
@@ -130,20 +130,20 @@ class CocoScores:
 
     def errors(self, iou: float) -> dict[str, dict[str, float]]:
         """TIDE's kinds of error: how much AP at ``iou`` each costs, and how often it occurs."""
-        found = self._evaluation.tide_errors(pos_thr=iou)
-        return {name: dict(cost=found['delta_ap'][name], count=found['counts'][name]) for name in ERRORS}
+        errors = self._evaluation.tide_errors(pos_thr=iou)
+        return {name: dict(cost=errors['delta_ap'][name], count=errors['counts'][name]) for name in ERRORS}
 
     def calibration(self, iou: float) -> dict[str, Any]:
         """How well scores foretell that a detection is right: ``ece``, and ``bins`` of confidence, accuracy, count."""
-        found = self._evaluation.calibration(n_bins=10, iou_threshold=iou)
+        measured = self._evaluation.calibration(n_bins=10, iou_threshold=iou)
         bins = [
-            dict(confidence=b['avg_confidence'], accuracy=b['avg_accuracy'], count=b['count']) for b in found['bins']
+            dict(confidence=b['avg_confidence'], accuracy=b['avg_accuracy'], count=b['count']) for b in measured['bins']
         ]
-        return dict(ece=found['ece'] if found['num_detections'] else None, bins=bins)
+        return dict(ece=measured['ece'] if measured['num_detections'] else None, bins=bins)
 
     # -- at the thresholds that a user works with ---------------------------------------------------------------------
     def working(self, results: Sequence[Mapping[str, Any]], iou: float) -> Working:
-        """What is right and wrong among the results that are shown."""
+        """The right and the wrong among the results that are shown."""
         return Working(self, results, iou)
 
 
@@ -158,14 +158,14 @@ class Working:
 
     def __init__(self, scores: CocoScores, shown: Sequence[Mapping[str, Any]], iou: float) -> None:
         results = scores._of_kind(shown)
-        found = scores._evaluate(results, 'all').image_diagnostics(iou_thr=iou, score_thr=0.0)
-        self.pictures: dict[int, dict[str, float]] = found['img_summary']
+        diagnostics = scores._evaluate(results, 'all').image_diagnostics(iou_thr=iou, score_thr=0.0)
+        self.pictures: dict[int, dict[str, float]] = diagnostics['img_summary']
         self.suspects = [
             dict(result=results[e['dt_id'] - 1], type=e['type'], truth_class=e['gt_category'], iou=e['iou'])
-            for e in found['label_errors']
+            for e in diagnostics['label_errors']
         ]
         # A detection within a crowd is neither right nor wrong; the matrix would call it a mistake.
-        counted = [result for number, result in enumerate(results, 1) if number in found['dt_status']]
+        counted = [result for number, result in enumerate(results, 1) if number in diagnostics['dt_status']]
         self.confusion: NDArray[np.int64] = (
             scores._evaluate(counted).confusion_matrix(iou_thr=iou)['matrix'].astype(int)
         )

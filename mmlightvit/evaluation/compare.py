@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from mmlightvit.errors import UserError
 from mmlightvit.evaluation.matches import FEWEST, interval
-from mmlightvit.evaluation.measure import MAIN, Measured, sampled
+from mmlightvit.evaluation.measure import Measured, sampled
+from mmlightvit.tasks import TASKS
 
 BETTER, WORSE, SAME, UNKNOWN = 'better', 'worse', 'the same', 'too small to tell'
 
@@ -32,7 +33,7 @@ class Difference(NamedTuple):
 
 
 def differences(first: Measured, second: Measured) -> list[Difference]:
-    """What the second model does better or worse, number by number; those that neither has are left out.
+    """The second model against the first, number by number; those that one of them lacks are left out.
 
     Raises:
         UserError: They were not measured on the same pictures, or have no number in common.
@@ -50,34 +51,34 @@ def differences(first: Measured, second: Measured) -> list[Difference]:
             if a is None or b is None or name not in draws_of_first[kind]:
                 continue
             gained = draws_of_second[kind][name] - draws_of_first[kind][name]
-            found = interval(b - a, gained, len(first.pictures))
-            low, high = found if found is not None else (None, None)
-            out.append(Difference(kind, name, a, b, low, high, _verdict(a, b, found)))
+            bounds = interval(b - a, gained, len(first.pictures))
+            low, high = bounds if bounds is not None else (None, None)
+            out.append(Difference(kind, name, a, b, low, high, _verdict(a, b, bounds)))
     if not out:
         raise UserError('the models have no number in common: are they for the same task?')
     return out
 
 
-def _verdict(first: float, second: float, found: tuple[float, float] | None) -> str:
-    if found is None:
+def _verdict(first: float, second: float, bounds: tuple[float, float] | None) -> str:
+    if bounds is None:
         return UNKNOWN
-    low, high = found
+    low, high = bounds
     if first == second and low == high:
         return SAME
     return BETTER if low > 0 else WORSE if high < 0 else UNKNOWN
 
 
-def conclusion(found: list[Difference], task: str, first: str, second: str, pictures: int) -> str:
+def conclusion(rows: list[Difference], task: str, first: str, second: str, pictures: int) -> str:
     """One sentence about the number that decides.
 
     Args:
-        found: Of :func:`differences`.
+        rows: Of :func:`differences`.
         task: The task of both.
         first, second: Names of the models.
         pictures: In the set.
     """
-    kind, name = MAIN[task]
-    main = next((d for d in found if (d.kind, d.name) == (kind, name)), found[0])
+    kind, name = TASKS[task].metric
+    main = next((d for d in rows if (d.kind, d.name) == (kind, name)), rows[0])
     gain = f'{main.second - main.first:+.3f} {main.name}'
     if main.low is None:
         return f'{pictures} pictures are too few to tell: {gain}; at least {FEWEST} are needed for an interval'

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmlightvit.errors import listed
 from mmlightvit.evaluation import figures, predictions, shown
 from mmlightvit.evaluation.base import Report, many, number, percent, shown_range, with_interval
 from mmlightvit.evaluation.coco_scores import ERRORS, IOUS, KINDS, METRICS, CocoScores, Working, row_of
 from mmlightvit.evaluation.matches import Matches, draws, interval, metrics_of_draws
 from mmlightvit.evaluation.page import Cell
 from mmlightvit.evaluation.thresholds import FEWEST_OBJECTS, Curve, Thresholds, choose, curves
-from mmlightvit.evaluation.truth import Truth, some
+from mmlightvit.evaluation.truth import Truth
+from mmlightvit.tasks import INSTANCE
 
 _SUSPECTS_ON_PAGE = 12
 _WORDS = {
@@ -35,9 +37,9 @@ class DetectionReport(Report):
         self.iou, self.results = iou, results
         assert truth.coco is not None
         self.coco = truth.coco
-        self.has_masks = content['model']['task'] == truth.task == 'instance'
+        self.has_masks = content['model']['task'] == truth.task == INSTANCE
         self.kinds = list(KINDS) if self.has_masks else ['bbox']
-        if content['model']['task'] == 'instance' and not self.has_masks:
+        if content['model']['task'] == INSTANCE and not self.has_masks:
             self.notes.append('The labels have no masks, so only boxes are measured.')
 
     def fill(self) -> None:
@@ -46,9 +48,9 @@ class DetectionReport(Report):
         matches: dict[str, Matches] = {}
         of_classes: dict[str, list[dict[str, Any]]] = {}
         self.metrics['metrics'] = {}
-        for kind, found in scores.items():
-            matches[kind] = found.matches()
-            self.metrics['metrics'][kind], of_classes[kind] = self._intervals(found, matches[kind], weights)
+        for kind, of_kind in scores.items():
+            matches[kind] = of_kind.matches()
+            self.metrics['metrics'][kind], of_classes[kind] = self._intervals(of_kind, matches[kind], weights)
         boxes = scores['bbox']
         each, together = curves(matches['bbox'], row_of(self.iou))
         objects = matches['bbox'].objects.sum(0).tolist()
@@ -84,16 +86,16 @@ class DetectionReport(Report):
         self._suspects(working)
 
     def _intervals(
-        self, found: CocoScores, every: Matches, weights: NDArray[np.float32]
+        self, scores: CocoScores, every: Matches, weights: NDArray[np.float32]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Each metric with its interval, and of each class."""
-        sample, precision = metrics_of_draws(lambda area: every if area == 'all' else found.matches(area), weights)
+        sample, precision = metrics_of_draws(lambda area: every if area == 'all' else scores.matches(area), weights)
         count = len(self.truth.pictures)
-        of_class = found.per_class()
+        of_class = scores.per_class()
         for row, values in zip(of_class, precision):
             row['AP'] = with_interval(row['AP'], interval(row['AP'], values, count))
         return {
-            name: with_interval(found.metrics[name], interval(found.metrics[name], sample[name], count))
+            name: with_interval(scores.metrics[name], interval(scores.metrics[name], sample[name], count))
             for name in METRICS
         }, of_class
 
@@ -124,9 +126,9 @@ class DetectionReport(Report):
     # -- sections -----------------------------------------------------------------------------------------------------
     def _overview(self, rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float], working: Working) -> None:
         tiles = []
-        for kind, found in self.metrics['metrics'].items():
+        for kind, of_kind in self.metrics['metrics'].items():
             what = f' ({KINDS[kind]})' if self.has_masks else ''
-            tiles += [(f'{name}{what}', number(found[name]['value']), shown_range(found[name])) for name in _WORDS]
+            tiles += [(f'{name}{what}', number(of_kind[name]['value']), shown_range(of_kind[name])) for name in _WORDS]
         tiles.append(('Found', percent(totals['recall']), 'of the objects, at the thresholds'))
         tiles.append(('Right', percent(totals['precision']), 'of the detections, at the thresholds'))
         self.page.tiles(tiles)
@@ -143,7 +145,7 @@ class DetectionReport(Report):
             return ['The model found nothing at all: no detection passes its own score threshold.']
         points = []
         costs = self.metrics['tide'][self.kinds[-1]][f'{self.iou:g}']
-        most = sorted((found['cost'], found['count'], kind) for kind, found in costs.items())[::-1]
+        most = sorted((error['cost'], error['count'], kind) for kind, error in costs.items())[::-1]
         named = [f'{ERRORS[kind]} ({cost:.3f} AP, {count:,} times)' for cost, count, kind in most[:2] if cost >= 0.005]
         if named:
             points.append(f'Most is lost to: {"; ".join(named)}.')
@@ -154,12 +156,12 @@ class DetectionReport(Report):
             points.append('Weakest classes: ' + ', '.join(f'{row["class"]} (AP {row["AP"]:.3f})' for row in weak) + '.')
         empty = [row['class'] for row in rows if not row['objects']]
         if empty:
-            points.append(f'Not in this set, so not measured: {some(empty)}.')
+            points.append(f'Not in this set, so not measured: {listed(empty, 5)}.')
         few = [row['class'] for row in rows if 0 < row['objects'] < FEWEST_OBJECTS]
         if few:
             points.append(
                 f'{many(len(few), "class")} with under {FEWEST_OBJECTS} objects '
-                f'({some(few)}): their numbers are chance to a large part.'
+                f'({listed(few, 5)}): their numbers are chance to a large part.'
             )
         ece = self.metrics['calibration']['bbox']['ece']
         if ece is not None and ece > 0.1:
@@ -231,13 +233,13 @@ class DetectionReport(Report):
     def _worst(self, working: Working, kept: Sequence[Mapping[str, Any]]) -> None:
         by_id = {image['id']: place for place, image in enumerate(self.coco['images'])}
         bad = sorted(
-            (found['f1'], -found['fp'] - found['fn'], by_id[image_id], found)
-            for image_id, found in working.pictures.items()
-            if found['f1'] < 1 and found['fp'] + found['fn'] > 0
+            (counts['f1'], -counts['fp'] - counts['fn'], by_id[image_id], counts)
+            for image_id, counts in working.pictures.items()
+            if counts['f1'] < 1 and counts['fp'] + counts['fn'] > 0
         )
         places = [
-            (place, f'F1 {f1:.2f}; {found["fn"]} missed, {found["fp"]} too many, {found["tp"]} right')
-            for f1, _, place, found in bad
+            (place, f'F1 {f1:.2f}; {counts["fn"]} missed, {counts["fp"]} too many, {counts["tp"]} right')
+            for f1, _, place, counts in bad
         ]
         sides = _by_picture(self.coco['annotations']), _by_picture(kept)
 
@@ -276,7 +278,7 @@ class DetectionReport(Report):
 
 def _totals(working: Working) -> dict[str, float]:
     """Precision, recall and F1 of all pictures, each class at its threshold."""
-    tp, fp, fn = (sum(found[key] for found in working.pictures.values()) for key in ('tp', 'fp', 'fn'))
+    tp, fp, fn = (sum(counts[key] for counts in working.pictures.values()) for key in ('tp', 'fp', 'fn'))
     return dict(precision=tp / max(tp + fp, 1), recall=tp / max(tp + fn, 1), f1=2 * tp / max(2 * tp + fp + fn, 1))
 
 

@@ -115,14 +115,14 @@ def _short(number: int) -> str:
 
 
 def errors(kinds: Mapping[str, Mapping[str, Mapping[str, float]]], names: Mapping[str, str]) -> Figure:
-    """What each kind of error costs in AP, and how often it occurs; ``kinds`` by IoU, then by kind."""
+    """The cost of each kind of error in AP, and how often it occurs; ``kinds`` by IoU, then by kind."""
     figure, axes = _figure(5.2, 4)
     height = 0.8 / len(kinds)
-    for row, ((iou, found), colour) in enumerate(zip(kinds.items(), (BLUE, SKY))):
-        costs = [found[kind]['cost'] for kind in names]
+    for row, ((iou, of_iou), colour) in enumerate(zip(kinds.items(), (BLUE, SKY))):
+        costs = [of_iou[kind]['cost'] for kind in names]
         places = np.arange(len(names)) + (row - (len(kinds) - 1) / 2) * height
         bars = axes.barh(places, costs, height, color=colour, label=f'IoU {iou}')
-        axes.bar_label(bars, [f'{found[kind]["cost"]:.3f}  ({found[kind]["count"]:,}×)' for kind in names],
+        axes.bar_label(bars, [f'{of_iou[kind]["cost"]:.3f}  ({of_iou[kind]["count"]:,}×)' for kind in names],
                        padding=3, fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(names)), list(names.values()))
     axes.invert_yaxis()

@@ -15,14 +15,7 @@ from mmlightvit.evaluation.matches import DRAWS, draws, metrics_of_draws
 from mmlightvit.evaluation.predictions import Answers
 from mmlightvit.evaluation.segmentation import PixelScores
 from mmlightvit.evaluation.truth import Truth
-
-#: The number that decides which of two models is better.
-MAIN = {
-    'classification': ('accuracy', 'top1'),
-    'detection': ('bbox', 'AP'),
-    'instance': ('segm', 'AP'),
-    'segmentation': ('pixels', 'mIoU'),
-}
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION, TASKS
 
 
 class Measured(NamedTuple):
@@ -32,7 +25,7 @@ class Measured(NamedTuple):
         values: By kind (``'bbox'``, ``'segm'``, ``'accuracy'``, ``'pixels'``) and name, None where there is none.
         pictures: Places of the pictures that were measured.
         resample: The same numbers of draws of these pictures, from weights (pictures, draws).
-        notes: What a reader should know.
+        notes: Remarks for a reader.
     """
 
     values: dict[str, dict[str, float | None]]
@@ -47,7 +40,8 @@ def main_metric(answers: Answers, truth: Truth) -> tuple[str, float | None]:
     Raises:
         UserError: The answers do not fit the truth.
     """
-    kind, name = MAIN['detection' if truth.task == 'detection' else answers.model['task']]  # boxes say nothing of masks
+    task = DETECTION if truth.task == DETECTION else answers.model['task']  # boxes say nothing of masks
+    kind, name = TASKS[task].metric
     return name, measure(answers, truth).values[kind][name]
 
 
@@ -60,35 +54,35 @@ def measure(answers: Answers, truth: Truth) -> Measured:
     truth.check_task(answers.model['task'])
     if answers.content is None:
         return _label_maps(answers, truth)
-    if answers.model['task'] == 'classification':
+    if answers.model['task'] == CLASSIFICATION:
         return _classes(answers.content, truth)
     truth = truth.for_classes(answers.model['classes'])
     assert truth.coco is not None
     results, notes = predictions.coco_results(answers.content, truth)
-    kinds = list(KINDS) if answers.model['task'] == truth.task == 'instance' else ['bbox']
+    kinds = list(KINDS) if answers.model['task'] == truth.task == INSTANCE else ['bbox']
     scores = {kind: CocoScores(truth.coco, results, kind) for kind in kinds}
 
     def resample(weights: NDArray[np.float32]) -> dict[str, Mapping[str, NDArray[np.float64]]]:
-        return {kind: metrics_of_draws(found.matches, weights)[0] for kind, found in scores.items()}
+        return {kind: metrics_of_draws(each.matches, weights)[0] for kind, each in scores.items()}
 
-    values = {kind: {name: found.metrics[name] for name in METRICS} for kind, found in scores.items()}
+    values = {kind: {name: each.metrics[name] for name in METRICS} for kind, each in scores.items()}
     return Measured(values, tuple(range(len(truth.pictures))), resample, (*truth.notes, *notes))
 
 
 def _classes(content: Mapping[str, Any], truth: Truth) -> Measured:
     assert truth.labels is not None
     places, ranks, scores, notes = predictions.class_scores(content, truth)
-    found = classification.score(truth.labels[places], ranks, scores, len(truth.classes))
+    result = classification.score(truth.labels[places], ranks, scores, len(truth.classes))
     return Measured(
-        {'accuracy': dict(found.metrics)},
+        {'accuracy': dict(result.metrics)},
         tuple(places.tolist()),
-        lambda weights: {'accuracy': classification.metrics_of_draws(found, weights)},
+        lambda weights: {'accuracy': classification.metrics_of_draws(result, weights)},
         tuple(notes),
     )
 
 
 def _label_maps(answers: Answers, truth: Truth) -> Measured:
-    truth.check_task('segmentation', answers.model['classes'])
+    truth.check_task(SEGMENTATION, answers.model['classes'])
     places: list[int] = []
 
     def pairs() -> Any:
@@ -96,11 +90,11 @@ def _label_maps(answers: Answers, truth: Truth) -> Measured:
             places.append(place)
             yield predicted, truth.label_map(place)
 
-    found = PixelScores(pairs(), len(truth.classes), truth.ignore)
+    scores = PixelScores(pairs(), len(truth.classes), truth.ignore)
     return Measured(
-        {'pixels': dict(found.metrics)},
+        {'pixels': dict(scores.metrics)},
         tuple(places),
-        lambda weights: {'pixels': found.metrics_of_draws(weights)},
+        lambda weights: {'pixels': scores.metrics_of_draws(weights)},
         (),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmlightvit.errors import UserError
 
 #: Import names, and what to install.
-_DISTRIBUTIONS = {'hotcoco': 'hotcoco', 'matplotlib': 'matplotlib', 'sklearn': 'scikit-learn'}
+_DISTRIBUTIONS = {'hotcoco': 'hotcoco', 'jinja2': 'jinja2', 'matplotlib': 'matplotlib', 'sklearn': 'scikit-learn'}
 
 
 def load(module: str) -> Any:

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a model says about every picture of a set, kept in ``predictions.json`` with all digits that scores need."""
+"""The answers of a model for every picture of a set: ``predictions.json`` with all digits that scores need."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mmlightvit.errors import UserError
 from mmlightvit.evaluation.truth import Truth
 from mmlightvit.pictures import coco
 from mmlightvit.pictures.result import FORMAT
+from mmlightvit.tasks import DETECTION, INSTANCE, TASKS
 
 #: Detections of a class in a picture that COCO counts.
 MOST = 100
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Answers(NamedTuple):
-    """What a model says about a set.
+    """The answers of a model for a set.
 
     Attributes:
         model: ``name``, ``task``, ``classes``, ``weights_sha256``.
@@ -65,7 +66,7 @@ def answers_of(model: Model, truth: Truth, batch: int = 1) -> Answers:
     info = model.info
     about = dict(name=info.name, task=info.task, classes=list(info.classes), weights_sha256=info.weights_sha256)
     results = predict(model, truth, batch)
-    if info.task != 'segmentation':
+    if not TASKS[info.task].has_label_map:
         return Answers(about, content_of(about, results, truth))
     return Answers(about, maps=((place, result.label_map) for place, result in results if result.label_map is not None))
 
@@ -79,13 +80,13 @@ def predict(model: Model, truth: Truth, batch: int) -> Iterator[tuple[int, Resul
     paths = [str(path) for path in map(truth.path_of, range(len(truth.pictures))) if path is not None]
     if not paths:
         raise UserError(f'none of the {len(truth.pictures)} pictures of {truth.name} is in {truth.root}')
-    found = model.predict_iter(paths, score_thr=0.0, keep_image=False, batch_size=batch, on_error='skip')
+    results = model.predict_iter(paths, score_thr=0.0, keep_image=False, batch_size=batch, on_error='skip')
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track
 
-        found = iter(track(found, 'predicting', len(paths), console=Console(stderr=True), transient=True))
-    for result in found:
+        results = iter(track(results, 'predicting', len(paths), console=Console(stderr=True), transient=True))
+    for result in results:
         place = truth.place_of(result.path or '')
         if place is not None:
             yield place, result
@@ -125,19 +126,19 @@ def _of_coco(listed: Sequence[Any], truth: Truth, name: str) -> dict[str, Any]:
             label = truth.ids.category(item['category_id'])
             if label is None:
                 raise KeyError(f'category_id {item["category_id"]}')
-            found = {'class_id': places.get(label), 'class': label, 'score': item['score'], 'xywh': [x, y, w, h]}
+            entry = {'class_id': places.get(label), 'class': label, 'score': item['score'], 'xywh': [x, y, w, h]}
             if isinstance(item.get('segmentation'), Mapping):
-                found['mask'] = item['segmentation']
-            results[truth.ids.image(item['image_id'])]['objects'].append(found)
+                entry['mask'] = item['segmentation']
+            results[truth.ids.image(item['image_id'])]['objects'].append(entry)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{name} is no COCO results file for {truth.name}: {error!r}') from None
-    task = 'instance' if any('segmentation' in item for item in listed) else 'detection'
+    task = INSTANCE if any('segmentation' in item for item in listed) else DETECTION
     model = dict(name=name, task=task, classes=list(truth.classes), weights_sha256=None)
     return dict(format=FORMAT, model=model, score_thr=0.0, results=list(results.values()), skipped=[])
 
 
 def coco_results(content: Mapping[str, Any], truth: Truth) -> tuple[list[dict[str, Any]], list[str]]:
-    """COCO results with the ids of ``truth``, and what a reader should know.
+    """COCO results with the ids of ``truth``, and remarks for a reader.
 
     Raises:
         UserError: A prediction is for a picture of another size.
@@ -163,12 +164,12 @@ def coco_results(content: Mapping[str, Any], truth: Truth) -> tuple[list[dict[st
             if item['class'] not in places:
                 continue
             box = item.get('xywh') or _xywh(item['box'])
-            found = dict(
+            entry = dict(
                 image_id=image['id'], category_id=places[item['class']] + 1, bbox=box, score=float(item['score'])
             )
             if 'mask' in item:
-                found['segmentation'] = item['mask']
-            out.append(found)
+                entry['segmentation'] = item['mask']
+            out.append(entry)
     notes = _notes(truth, len(seen), others, 'nothing was found in them')
     crowded = Counter((item['image_id'], item['category_id']) for item in out)
     cut = len({image for (image, _), count in crowded.items() if count > MOST})

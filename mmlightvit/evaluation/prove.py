@@ -19,7 +19,7 @@ _INT8_MAY_COST = 0.005
 
 
 def metric_proof(model: Model, data: str, int8: bool) -> Callable[[Path], dict[str, Any]]:
-    """What measures a file against its model, on labels that are read here, before the minutes of an export.
+    """The function that measures a file against its model; the labels are read here, before the minutes of an export.
 
     Args:
         model: The truth.

@@ -17,6 +17,7 @@ from mmlightvit.evaluation.detection_report import DetectionReport
 from mmlightvit.evaluation.predictions import Answers
 from mmlightvit.evaluation.segmentation_report import SegmentationReport
 from mmlightvit.evaluation.truth import Truth
+from mmlightvit.tasks import CLASSIFICATION
 
 
 def write_report(answers: Answers, truth: Truth, out: Path, iou: float = 0.5) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def report_from_predictions(
     task = content['model']['task']
     truth.check_task(task)
     report: Report = (
-        ClassReport(content, truth, out) if task == 'classification' else DetectionReport(content, truth, out, iou)
+        ClassReport(content, truth, out) if task == CLASSIFICATION else DetectionReport(content, truth, out, iou)
     )
     report.write()
     write_text(out / 'predictions.json', json.dumps(content, ensure_ascii=False))

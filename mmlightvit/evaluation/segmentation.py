@@ -37,11 +37,11 @@ class PixelScores:
                     f'and the picture {predicted.shape[1]}x{predicted.shape[0]}'
                 )
             counted = truth != ignore
-            said, true = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
-            for what, values in (('label map', true), ('prediction', said)):
+            answer, true = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
+            for what, values in (('label map', true), ('prediction', answer)):
                 if values.size and not 0 <= values.min() <= values.max() < classes:
                     raise UserError(f'picture {number}: its {what} has the value {values.max()}, for {classes} classes')
-            counts = np.bincount(true * classes + said, minlength=classes**2).reshape(classes, classes)
+            counts = np.bincount(true * classes + answer, minlength=classes**2).reshape(classes, classes)
             self.confusion += counts
             areas.append([np.diagonal(counts), counts.sum(0), counts.sum(1)])
         self.areas = np.array(areas, np.int64).reshape(-1, 3, classes)

@@ -17,11 +17,12 @@ from mmlightvit.evaluation.base import WORST, Report, number, shown_range, with_
 from mmlightvit.evaluation.matches import draws, interval
 from mmlightvit.evaluation.segmentation import PixelScores
 from mmlightvit.evaluation.truth import Truth
+from mmlightvit.tasks import SEGMENTATION
 
 
 class SegmentationReport(Report):
     def __init__(self, maps: Iterable[tuple[int, NDArray]], truth: Truth, out: Path, model: Mapping[str, Any]) -> None:
-        truth.check_task('segmentation', model['classes'])
+        truth.check_task(SEGMENTATION, model['classes'])
         super().__init__(dict(model), truth, out)
         self.maps = maps
         self.kept: dict[int, NDArray] = {}
@@ -36,21 +37,21 @@ class SegmentationReport(Report):
                 self._keep(place, predicted, truth)
                 yield predicted, truth
 
-        found = PixelScores(pairs(), len(self.classes), self.truth.ignore)
+        scores = PixelScores(pairs(), len(self.classes), self.truth.ignore)
         if not places:
             raise UserError(f'there is no prediction for a picture of {self.truth.name}')
         missing = len(self.truth.pictures) - len(places)
         if missing:
             self.notes.append(f'{missing} pictures have no prediction: they do not count.')
-        sample = found.metrics_of_draws(draws(len(places)))
+        sample = scores.metrics_of_draws(draws(len(places)))
         self.metrics['metrics'] = {
             name: with_interval(value, interval(value, sample[name], len(places)), 100)
-            for name, value in found.metrics.items()
+            for name, value in scores.metrics.items()
         }
-        self.metrics['per_class'] = [{'class': n, **row} for n, row in zip(self.classes, found.per_class())]
+        self.metrics['per_class'] = [{'class': n, **row} for n, row in zip(self.classes, scores.per_class())]
         rows = self.metrics['per_class']
         self.save_table('per_class', list(rows[0]), [list(row.values()) for row in rows])
-        of_pictures = dict(zip(places, found.of_pictures().tolist()))
+        of_pictures = dict(zip(places, scores.of_pictures().tolist()))
         listed = [dict(path=self.truth.pictures[p], pixel_accuracy=_or_none(v)) for p, v in of_pictures.items()]
         content = dict(format=predictions.FORMAT, model=self.metrics['model'], results=listed)
         write_text(self.out / 'predictions.json', json.dumps(content, ensure_ascii=False))
@@ -64,7 +65,7 @@ class SegmentationReport(Report):
         order = sorted(rows, key=lambda row: (row['IoU'] is None, row['IoU']))
         self.page.table(['class', 'pixels', 'IoU', 'accuracy'], [list(row.values()) for row in order], 2)
         self.page.section('Confusion', 'In pixels.')
-        self.confusion(found.confusion, background=False)
+        self.confusion(scores.confusion, background=False)
         worst = sorted(self.kept, key=lambda place: of_pictures[place])
         captions = [(p, f'{100 * of_pictures[p]:.1f} % of the pixels are right') for p in worst if of_pictures[p] < 1]
 

@@ -42,9 +42,9 @@ def label_map(pixels: NDArray[np.uint8], values: NDArray, classes: Sequence[str]
     return Result(SEGMENTATION, tuple(classes), height, width, label_map=values, image=pixels)
 
 
-def side_by_side(truth: Result, found: Result) -> Image.Image:
+def side_by_side(truth: Result, prediction: Result) -> Image.Image:
     """Truth on the left, prediction on the right."""
-    pair = [(truth.draw(legible=True), 'truth'), (found.draw(legible=True), 'prediction')]
+    pair = [(truth.draw(legible=True), 'truth'), (prediction.draw(legible=True), 'prediction')]
     return Image.fromarray(sheet(pair, 2, _SIDE))
 
 

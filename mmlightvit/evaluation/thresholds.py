@@ -18,7 +18,7 @@ FEWEST_OBJECTS = 20
 
 
 class Curve(NamedTuple):
-    """What each threshold gives, thresholds falling; each is a score that occurs."""
+    """Precision, recall and F1 by threshold, thresholds falling; each is a score that occurs."""
 
     threshold: NDArray[np.float64]
     precision: NDArray[np.float64]

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.errors import UserError
+from mmlightvit.errors import UserError, listed
 from mmlightvit.pictures import coco
-from mmlightvit.pictures.read import displayed_size
-from mmlightvit.tasks import DETECTION, INSTANCE, TASKS
+from mmlightvit.pictures.read import displayed_size, read_label_map
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION, TASKS
 
 
 class Ids(NamedTuple):
@@ -35,7 +35,7 @@ class Truth:
     """The labels of a split.
 
     Attributes:
-        name: What people call it.
+        name: For people.
         task: ``'classification'``, ``'detection'``, ``'instance'`` or ``'segmentation'``.
         classes: Names, by place.
         pictures: Names of the files, below ``root``.
@@ -46,7 +46,7 @@ class Truth:
         maps: Segmentation: the file with the class of each pixel.
         remap: Segmentation: the class of a value in these files, where that is not the value itself.
         ignore: Segmentation: the class that does not count.
-        notes: What a reader of the numbers should know.
+        notes: Remarks for a reader of the numbers.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Truth:
                 if self.root is not None:
                     places[str((self.root / name).absolute())] = place
             object.__setattr__(self, '_places', places)
-        found: dict[str, int | None] = getattr(self, '_places')  # noqa: B009
+        by_name: dict[str, int | None] = getattr(self, '_places')  # noqa: B009
         for key in (path, str(Path(path).absolute()), Path(path).name):
-            if found.get(key) is not None:
-                return found[key]
+            if by_name.get(key) is not None:
+                return by_name[key]
         return None
 
     def path_of(self, place: int) -> Path | None:
@@ -91,13 +91,7 @@ class Truth:
         Raises:
             UserError: The file cannot be read.
         """
-        from PIL import Image
-
-        try:
-            with Image.open(self.maps[place]) as image:
-                pixels = np.asarray(image).astype(np.int64)
-        except OSError as error:
-            raise UserError(f'{self.maps[place]} cannot be read: {error}') from None
+        pixels = read_label_map(self.maps[place]).astype(np.int64)
         if self.remap:
             table = np.arange(max(*self.remap, int(pixels.max(initial=0))) + 1)
             table[list(self.remap)] = list(self.remap.values())
@@ -113,7 +107,7 @@ class Truth:
         if TASKS[task].kind != TASKS[self.task].kind:
             raise UserError(f'the model is for {task}, and {self.name} is labelled for {self.task}')
         if classes and tuple(classes) != self.classes:
-            raise UserError(f'the model knows {some(classes)}, and {self.name} has {some(self.classes)}')
+            raise UserError(f'the model knows {listed(classes, 5)}, and {self.name} has {listed(self.classes, 5)}')
 
     def for_classes(self, classes: Sequence[str]) -> Truth:
         """Objects of a model's classes, which is what can be asked of it; what is left out becomes a note.
@@ -124,16 +118,15 @@ class Truth:
         assert self.coco is not None
         both = tuple(name for name in classes if name in self.classes)
         if not both:
-            raise UserError(
-                f'the model knows {some(classes)}, and {self.name} has {some(self.classes)}: no class in common'
-            )
+            known, labelled = listed(classes, 5), listed(self.classes, 5)
+            raise UserError(f'the model knows {known}, and {self.name} has {labelled}: no class in common')
         notes = list(self.notes)
         unknown = [name for name in self.classes if name not in classes]
         absent = [name for name in classes if name not in self.classes]
         if unknown:
-            notes.append(f'The model does not know {some(unknown)}; objects of these classes are left out.')
+            notes.append(f'The model does not know {listed(unknown, 5)}; objects of these classes are left out.')
         if absent:
-            notes.append(f'{self.name} does not have {some(absent)}; detections of these classes are left out.')
+            notes.append(f'{self.name} does not have {listed(absent, 5)}; detections of these classes are left out.')
         ids = {self.classes.index(name) + 1: number for number, name in enumerate(both, 1)}
         annotations = [
             {**item, 'category_id': ids[item['category_id']]}
@@ -160,10 +153,10 @@ def of_data(data: str, split: str) -> Truth:
 
     folder = DatasetFolder.load(path)
     file, name = folder.file_of(split), f'{path.name} ({split})'
-    if folder.task in ('detection', 'instance'):
+    if TASKS[folder.task].has_objects:
         return of_coco(file, folder.images, name)
     lines = file.read_text(encoding='utf-8').splitlines()
-    if folder.task == 'segmentation':
+    if TASKS[folder.task].has_label_map:
         maps = tuple(folder.label_map(line) for line in lines)
         return Truth(name, folder.task, folder.classes, tuple(lines), folder.images, maps=maps)
     names, labels = zip(*(line.rsplit(' ', 1) for line in lines)) if lines else ((), ())
@@ -181,7 +174,7 @@ def of_coco(
     Args:
         source: The file or the content.
         root: Folder that the pictures' names begin at.
-        name: What to call it; by default the file's name.
+        name: For people; by default the file's name.
         with_mask: Whether masks count, as of :func:`mmlightvit.pictures.coco.apply`.
 
     Raises:
@@ -215,7 +208,7 @@ def of_coco(
     )
     notes = [f'Completed: {note}.' for note in findings.notes()]
     if faults := findings.unusable():
-        notes.append(f'Left out, since it cannot be used: {coco.some(faults)}.')
+        notes.append(f'Left out, since it cannot be used: {listed(faults)}.')
     pictures = tuple(item['file_name'] for item in content['images'])
     category = {item['id']: item['name'] for item in content['categories']}
     ids = Ids(functools.partial(findings.id_of, 'images'), lambda key: category.get(findings.id_of('categories', key)))
@@ -262,19 +255,11 @@ def of_config(path: Path, split: str) -> Truth:
         return of_coco(Path(dataset.ann_file), Path(root) if root else None, name, with_mask).for_classes(classes)
     infos = [dataset.get_data_info(place) for place in range(len(dataset))]
     pictures = tuple(str(Path(info['img_path']).absolute()) for info in infos)
-    if TOOLBOXES[cfg.default_scope].task == 'classification':
+    if TOOLBOXES[cfg.default_scope].task == CLASSIFICATION:
         labels = np.array([info['gt_label'] for info in infos], np.int64)
-        return Truth(name, 'classification', classes, pictures, Path('/'), labels=labels)
+        return Truth(name, CLASSIFICATION, classes, pictures, Path('/'), labels=labels)
     remap = dict(dataset.label_map or {})
     if dataset.reduce_zero_label:  # 0 is ignored, and every other value is one class lower
         remap = {0: 255, 255: 255, **{value: value - 1 for value in range(1, 255)}}
     maps = tuple(Path(info['seg_map_path']) for info in infos)
-    return Truth(
-        name, 'segmentation', classes, pictures, Path('/'), maps=maps, remap=remap, ignore=dataset.ignore_index
-    )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first five, and how many more."""
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(names[:5]) + more
+    return Truth(name, SEGMENTATION, classes, pictures, Path('/'), maps=maps, remap=remap, ignore=dataset.ignore_index)

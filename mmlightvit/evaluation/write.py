@@ -14,6 +14,7 @@ from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.pictures import coco
 from mmlightvit.pictures.result import FORMAT
 from mmlightvit.registry import METRICS
+from mmlightvit.tasks import CLASSIFICATION
 
 TOP = 5  # classes of a classified picture that are written
 
@@ -52,7 +53,7 @@ class PredictionsFile(BaseMetric):
             content = dict(format=FORMAT, results=results)
         else:
             ids = self._category_ids()
-            content = [{**found, 'category_id': ids[found['category_id']]} for image in results for found in image]
+            content = [{**entry, 'category_id': ids[entry['category_id']]} for image in results for entry in image]
         text = json.dumps(content)
         atomic_write(self.path, lambda file: file.write(text.encode()))
         return {}
@@ -75,21 +76,21 @@ class PredictionsFile(BaseMetric):
         ]
         height, width = sample['ori_shape'][:2]
         path = sample.get('img_path')
-        return dict(path=path, frame=None, width=width, height=height, task='classification', probs=probs)
+        return dict(path=path, frame=None, width=width, height=height, task=CLASSIFICATION, probs=probs)
 
 
 def _objects(sample: dict) -> list[dict]:
     """The objects of an image as COCO results, with the class's place as category."""
-    found = sample['pred_instances']
-    boxes, scores = found['bboxes'].cpu().numpy(), found['scores'].cpu().numpy()
+    instances = sample['pred_instances']
+    boxes, scores = instances['bboxes'].cpu().numpy(), instances['scores'].cpu().numpy()
     masks = [None] * len(boxes)
-    if 'masks' in found:
+    if 'masks' in instances:
         from mmdet.structures.mask import encode_mask_results
 
-        dense = found['masks']
+        dense = instances['masks']
         masks = encode_mask_results(dense.cpu().numpy()) if hasattr(dense, 'cpu') else dense
     objects = []
-    for (x1, y1, x2, y2), score, label, mask in zip(boxes, scores, found['labels'].tolist(), masks):
+    for (x1, y1, x2, y2), score, label, mask in zip(boxes, scores, instances['labels'].tolist(), masks):
         entry = dict(
             image_id=sample['img_id'],
             category_id=label,

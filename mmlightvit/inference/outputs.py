@@ -26,8 +26,9 @@ from mmlightvit.pictures import coco
 from mmlightvit.pictures.colours import colour_of
 from mmlightvit.pictures.drawing import write_picture
 from mmlightvit.pictures.result import FORMAT, Result
+from mmlightvit.tasks import CLASSIFICATION, INSTANCE, SEGMENTATION, TASKS
 
-_OBJECTS = ('detection', 'instance')
+_OBJECTS = tuple(name for name, task in TASKS.items() if task.has_objects)
 
 
 def free_folder(folder: Path) -> Path:
@@ -63,7 +64,7 @@ class Writer:
     """Takes the results of a run. ``place`` is where a result belongs below the folder, without ending."""
 
     #: The tasks that it can write.
-    tasks: Sequence[str] = ('classification', 'detection', 'instance', 'segmentation')
+    tasks: Sequence[str] = tuple(TASKS)
 
     def __init__(self, folder: Path, info: ModelInfo) -> None:
         self.folder, self.info = folder, info
@@ -254,8 +255,8 @@ class CsvWriter(Writer):
     """``predictions.csv``."""
 
     _COLUMNS = {
-        'classification': 'path,frame,rank,class_id,class,score',
-        'segmentation': 'path,frame,class_id,class,pixels,share',
+        CLASSIFICATION: 'path,frame,rank,class_id,class,score',
+        SEGMENTATION: 'path,frame,class_id,class,pixels,share',
         'objects': 'path,frame,class_id,class,score,x1,y1,x2,y2,area',
     }
 
@@ -299,7 +300,7 @@ class CropWriter(Writer):
 class MaskWriter(Writer):
     """``masks/STEM.png``: the class of each pixel with the classes' colours, or the number of its object."""
 
-    tasks = ('instance', 'segmentation')
+    tasks = (INSTANCE, SEGMENTATION)
 
     def add(self, result: Result, place: PurePath, rate: float | None) -> None:
         write_picture(self._path('masks', place, result, '.png'), mask_picture(result))

@@ -35,6 +35,7 @@ from mmlightvit.model_folder.info import FILE, FOLDER, ModelInfo
 from mmlightvit.model_folder.parts import checked_model
 from mmlightvit.model_folder.write import WEIGHTS
 from mmlightvit.pictures.masks import Masks
+from mmlightvit.tasks import CLASSIFICATION, SEGMENTATION
 from mmlightvit.toolboxes import build_model, import_toolbox
 
 #: Channels of a label map that are resized together.
@@ -59,9 +60,9 @@ class TorchModel(Model):
     def run(self, pictures: Sequence[Prepared]) -> list[Raw]:
         inputs = torch.from_numpy(np.stack([picture.array for picture in pictures])).to(self.device)
         with DefaultScope.overwrite_default_scope(self.info.scope), quiet():
-            if self.task == 'classification':
+            if self.task == CLASSIFICATION:
                 return [Raw(probs=sample.pred_score.cpu().numpy()) for sample in self.module(inputs, mode='predict')]
-            if self.task == 'segmentation':
+            if self.task == SEGMENTATION:
                 return self._segment(inputs, pictures)
             return self._detect(inputs, pictures)
 

@@ -182,10 +182,11 @@ def displayed_size(file: Path | BinaryIO) -> tuple[int, int] | None:
     """(height, width) of a picture file as displayed, by its header; None where it cannot be read."""
     try:
         with Image.open(file) as image:
+            orientation = orientation_of(image)
             width, height = image.size
             if image.format == 'TIFF':  # of which newer versions of Pillow give the size as displayed
                 width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
-            return (width, height) if (orientation_of(image) or 1) >= 5 else (height, width)
+            return (width, height) if (orientation or 1) >= 5 else (height, width)
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
         return None
 
