@@ -51,7 +51,7 @@ _EXAMPLES = """examples:
 
 
 def help_text() -> str:
-    """What ``mmlightvit --help`` prints."""
+    """The text of ``mmlightvit --help``."""
     rows = '\n'.join(f'  {name:<10} {command.help}' for name, command in COMMANDS.items())
     return (
         'usage: mmlightvit COMMAND [options]\n\nLightViT: classification, detection and segmentation.\n\n'
@@ -93,7 +93,7 @@ def call(name: str, arguments: Sequence[str] | None = None, prog: str | None = N
     Args:
         name: Key of :data:`COMMANDS`.
         arguments: Its arguments; by default those of the process.
-        prog: What it was called by, where that is not ``mmlightvit NAME``.
+        prog: The name that it was called by, where that is not ``mmlightvit NAME``.
 
     Returns:
         The exit code.

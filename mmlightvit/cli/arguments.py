@@ -30,8 +30,8 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         name: The command, as in ``mmlightvit NAME``.
-        description: What it does.
-        examples: What follows ``mmlightvit NAME`` in an example, each.
+        description: Its purpose.
+        examples: The words behind ``mmlightvit NAME``, one example each.
         **kwargs: Other arguments of :class:`argparse.ArgumentParser`, which sub-commands are made with.
     """
 
@@ -69,13 +69,13 @@ class KeyValues(argparse.Action):
     """Reads ``KEY=VALUE ...`` into a dict of texts; a later one of the same key wins."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        found = dict(getattr(namespace, self.dest) or {})
+        settings = dict(getattr(namespace, self.dest) or {})
         for item in values:
             key, separator, value = item.partition('=')
             if not separator or not key.lstrip('+'):
                 raise argparse.ArgumentError(self, _about_item(item, values, parser.prog))
-            found[key] = value
-        setattr(namespace, self.dest, found)
+            settings[key] = value
+        setattr(namespace, self.dest, settings)
 
 
 def _about_item(item: str, values: Sequence[str], prog: str) -> str:
@@ -139,7 +139,7 @@ def add_batch_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the commands that measure models share."""
+    """Arguments of the commands that measure models."""
     add: Any = parser.add_argument
     add('data', metavar='DATA', help='a prepared folder, a config, or a COCO file beside its pictures')
     add('--split', default='val', metavar='NAME', help='part of the data (default val)')
@@ -153,7 +153,7 @@ def measuring_options(args: argparse.Namespace, *models: str) -> dict[str, Any]:
 
     Args:
         args: The command's arguments.
-        *models: What the user gave as models; a ``.json`` file holds predictions that are there already.
+        *models: Models as the user named them; a ``.json`` file holds predictions that are there already.
 
     Raises:
         UserError: All hold predictions, and an option of a model was given.

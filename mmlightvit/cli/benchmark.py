@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _picture(args: argparse.Namespace, model: Any) -> Prepared:
-    """What is predicted for: a picture as the model's preprocessing gives it, or noise."""
+    """The input: a picture as the model's preprocessing gives it, or noise."""
     import numpy as np
 
     from mmlightvit.inference.preprocess import Prepared, prepare
@@ -110,8 +110,8 @@ def _metric(args: argparse.Namespace, path: Path | None) -> float | None:
 
     truth = of_data(args.data, 'val')
     options = dict(device='cpu', trust=True) if path else model_options(args)
-    found = answers(str(path or args.model), truth, **options)
-    return main_metric(found, truth)[1]
+    predictions = answers(str(path or args.model), truth, **options)
+    return main_metric(predictions, truth)[1]
 
 
 def _say(line: str) -> None:

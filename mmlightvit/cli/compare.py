@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     options = measuring_options(args, args.first, args.second)
     measured, tasks = [], []
     for model in (args.first, args.second):
-        found = answers(model, truth, **options)
-        tasks.append(found.model['task'])
-        measured.append(measure(found, truth))
+        predictions = answers(model, truth, **options)
+        tasks.append(predictions.model['task'])
+        measured.append(measure(predictions, truth))
         for note in measured[-1].notes:
             print(f'note: {model}: {note}', file=sys.stderr)
     task = tasks[0] if tasks[0] == tasks[1] else 'detection'  # boxes are what a detector and a mask model share

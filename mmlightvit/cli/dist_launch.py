@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What tools/dist_train.sh and tools/dist_test.sh run: check everything once, then start the processes by torchrun.
+"""The program of tools/dist_train.sh and tools/dist_test.sh: checks everything once, then starts torchrun.
 
 ``python -m mmlightvit.cli.dist_launch tools/train.py CONFIG PROCESSES [options]``
 ``python -m mmlightvit.cli.dist_launch tools/test.py CONFIG CHECKPOINT PROCESSES [options]``
@@ -52,7 +52,7 @@ def main() -> int:
     gpus = torch.cuda.device_count()
     cores = launch.usable_cores()
     plan = launch.plan_launch(tool, forwarded, int(count), gpus=gpus, cores=cores, environment=os.environ)
-    command.prepare(args)
+    command.check(command.prepare(args))
     if not gpus:
         threads = plan.environment['OMP_NUM_THREADS']
         notice = f'no GPU is visible: {count} CPU processes, {threads} thread(s) each'

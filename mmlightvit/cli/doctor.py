@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Findings(NamedTuple):
-    """What there is.
+    """The environment.
 
     Attributes:
         versions: Version of each installed distribution, by its canonical name.
@@ -110,7 +110,7 @@ class Findings(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What is wrong, and what is merely worth knowing; a sentence each."""
+    """Problems, and notes that are merely worth knowing; a sentence each."""
 
     problems: list[str]
     notes: list[str]

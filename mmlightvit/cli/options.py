@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     """A step from the file to the config that is run.
 
     Attributes:
-        meaning: What is set there.
+        meaning: The settings that it is for.
         group: Title of its options in the help; None for those that need none.
     """
 
@@ -104,7 +104,7 @@ CONFIG = (
            'have'),
 )  # fmt: skip
 
-#: What training and testing share.
+#: Of training and testing.
 RUN = (
     *CONFIG,
     option('--work-dir', 'run', 'work_dir', metavar='DIR', help='logs and checkpoints (default work_dirs/CONFIG)'),
@@ -196,7 +196,7 @@ def _is_set(value: Any) -> bool:
 
 
 def require_values(args: argparse.Namespace, options: Sequence[Option], *, on_folder: bool = False) -> None:
-    """What a command line has can be meant; answers before anything is imported.
+    """Refuse values that cannot be meant; answers before anything is imported.
 
     Raises:
         UserError: A number is too small, or an option would not be read.

@@ -129,7 +129,7 @@ class _Job:
         self.skipped: list[tuple[str, str]] = []
         self.pictures = self.objects = 0
         self.times = {name: array('f') for name in ('read', 'model', 'after')}
-        #: What is with the model, oldest first: number of the source, the source, and of a frame its place and rate.
+        #: Pictures that the model has, oldest first: number of the source, the source, a frame's place and rate.
         self._waiting: deque[tuple[int, Entry, str, float | None]] = deque()
         self._progress = _progress(len(entries)) if sys.stderr.isatty() else None
 

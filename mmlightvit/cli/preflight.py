@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What can be found missing before a toolbox is imported, a model built or a GPU taken.
+"""Checks of a config before a toolbox is imported, a model built or a GPU taken.
 
 Each check raises a :class:`~mmlightvit.errors.UserError` that names the path and the option that changes it.
 """

@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What a person sees of a training: a line on the terminal, and ``WORK_DIR/curves.png``."""
+"""The progress of a training for people: a line on the terminal, and ``WORK_DIR/curves.png``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmlightvit.toolboxes import is_installed
 
 _EVERY_S = 0.2  # from one line to the next
 _CURVES_EVERY_S = 30.0  # drawing takes a second
-#: What MMEngine logs of the same.
+#: MMEngine's lines of the same.
 _LOGGED = re.compile(r'(Epoch|Iter)\((train|val)\)|Exp name: ')
 
 

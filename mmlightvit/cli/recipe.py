@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What the options change in a config: another model, another start, balanced classes, other numbers, ways of training.
+"""Changes of a config, by the options of training: another model or start, balanced classes, other numbers.
 
 :mod:`mmlightvit.cli.options` says in which order. Imports nothing heavy.
 """
@@ -96,10 +96,10 @@ def start_from(cfg: Config, source: str) -> None:
         return
     path = Path(source).expanduser()
     if path.is_dir():
-        found = [*path.glob('model.safetensors'), *path.glob('model/model.safetensors'), *path.glob('best.pth')]
-        if not found:
+        weights = [*path.glob('model.safetensors'), *path.glob('model/model.safetensors'), *path.glob('best.pth')]
+        if not weights:
             raise UserError(f'--from {source}: there is no model.safetensors and no best.pth in it')
-        whole = str(found[0])
+        whole = str(weights[0])
     elif path.is_file():
         whole = str(path)
     else:
@@ -431,7 +431,7 @@ def _shares(folder: DatasetFolder) -> list[float]:
     pictures = folder.pictures('train')
     if not TASKS[folder.task].has_label_map:
         names = [{picture.label} if picture.label else {item.label for item in picture.objects} for picture in pictures]
-        return [sum(name in found for found in names) / len(pictures) for name in folder.classes]
+        return [sum(name in labels for labels in names) / len(pictures) for name in folder.classes]
     import numpy as np
     from PIL import Image
 

@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> None:
             f'--set-thresholds needs a folder with {FILE}, which {args.model} is not: see mmlightvit export'
         )
     truth = of_data(args.data, args.split)
-    found = answers(args.model, truth, **measuring_options(args, args.model))
-    if folder is not None and not TASKS[found.model['task']].has_objects:
-        raise UserError(f'--set-thresholds is for detections; {args.model} is for {found.model["task"]}')
+    predictions = answers(args.model, truth, **measuring_options(args, args.model))
+    if folder is not None and not TASKS[predictions.model['task']].has_objects:
+        raise UserError(f'--set-thresholds is for detections; {args.model} is for {predictions.model["task"]}')
     out = output_folder(args)
-    metrics = write_report(found, truth, out, args.iou)
+    metrics = write_report(predictions, truth, out, args.iou)
     if folder is not None:
         set_thresholds(folder, metrics)
     print(json.dumps(metrics, indent=1, ensure_ascii=False) if args.json else out / 'index.html')

@@ -38,7 +38,7 @@ def carry_out(
     Args:
         args: The command's arguments.
         prepare: Gives the config.
-        job: What the runner is to do.
+        job: The task of the runner.
         common: The errors of the job that all processes run into alike.
         splits: Splits to check before.
 

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _named(models: Sequence[str]) -> dict[str, Path]:
     """The files by the names that they have in addresses."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for model in models:
         path = Path(model)
         if path.suffix in _ENDINGS and not path.exists():
@@ -87,11 +87,11 @@ def _named(models: Sequence[str]) -> dict[str, Path]:
                 f'{model} is no exported file ({", ".join(_ENDINGS)}); export it first: mmlightvit export {model}'
             )
         name = re.sub(r'[^a-z0-9_-]+', '-', path.stem.lower()).strip('-')
-        if not name or name in found:
-            reason = f'has the same name as {found[name]}' if name else 'has no letter of a-z or digit in its name'
+        if not name or name in paths:
+            reason = f'has the same name as {paths[name]}' if name else 'has no letter of a-z or digit in its name'
             raise UserError(f'{model} {reason}, and the name is a part of the address: rename it')
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def _load(paths: Mapping[str, Path], threads: int | None) -> dict[str, Model]:

@@ -19,7 +19,7 @@ from mmlightvit.errors import UserError
 
 _ANYTHING = frozenset({'*'})
 
-#: What MMEngine reads and no signature says, by the place in a config, without the numbers of list items.
+#: Names that MMEngine reads and no signature says, by the place in a config, without the numbers of list items.
 _ALSO_READ = {
     '': 'model_wrapper_cfg custom_imports runner_type tta_model tta_pipeline compile strategy',
     'dataloader': 'dataset sampler batch_sampler num_batch_per_epoch disable_subprocess_warning',
@@ -124,8 +124,8 @@ def parse_value(key: str, text: str) -> Any:
     is_tuple = text.startswith('(')
     items = list(_items(key, text))
     if text[:1] + text[-1:] in ('()', '[]') and len(items) == 1:
-        found = [parse_value(key, item) for item in _items(key, text[1:-1]) if item.strip()]
-        return tuple(found) if is_tuple else found
+        values = [parse_value(key, item) for item in _items(key, text[1:-1]) if item.strip()]
+        return tuple(values) if is_tuple else values
     if len(items) > 1:
         return [parse_value(key, item) for item in items if item.strip()]
     for kind in (int, float):
@@ -168,10 +168,10 @@ class _Check:
             here = '.'.join(names[:depth])
             if isinstance(value, (list, tuple)):
                 if not (name.isdecimal() and int(name) < len(value)):
-                    raise UserError(f'{self._said()}: {here} is a list, whose items are 0 to {len(value) - 1}')
+                    raise UserError(f'{self._text()}: {here} is a list, whose items are 0 to {len(value) - 1}')
                 value = value[int(name)]
             elif not isinstance(value, Mapping):
-                raise UserError(f'{self._said()}: {here} is {value!r} in the config and has no keys; set {here} itself')
+                raise UserError(f'{self._text()}: {here} is {value!r} in the config and has no keys; set {here} itself')
             elif name in value:
                 value = value[name]
             elif name == '_delete_':
@@ -205,8 +205,8 @@ class _Check:
             kind = 'OptimWrapper'  # MMEngine's default
         if kind is None:
             return known
-        found = [kind] if not isinstance(kind, str) else _find(kind, self.cfg)
-        return known.union(*(parameters(part) for part in found))
+        parts = [kind] if not isinstance(kind, str) else _find(kind, self.cfg)
+        return known.union(*(parameters(part) for part in parts))
 
     def _refuse(self, names: list[str], depth: int, known: Iterable[str]) -> None:
         """Nothing reads the name at ``depth``: say what may be meant."""
@@ -226,7 +226,7 @@ class _Check:
             else ''
         )
         part = '.'.join(names[: depth + 1])
-        raise UserError(f'{self._said()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
+        raise UserError(f'{self._text()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
 
     def _refuse_variable(self, names: list[str]) -> None:
         """A variable of the file: name the settings that have its value."""
@@ -238,8 +238,8 @@ class _Check:
         places = [f'{path}.{rest}' if rest else path for path in (named or made)[:4]]
         if names[0] == 'data_root':
             places.insert(0, 'all of them by --data-root DIR')
-        said = f'; settings with its value: {", ".join(places)}' if places else ''
-        raise UserError(f'{self._said()}: {names[0]} is a variable of the config file, which has been read{said}')
+        hint = f'; settings with its value: {", ".join(places)}' if places else ''
+        raise UserError(f'{self._text()}: {names[0]} is a variable of the config file, which has been read{hint}')
 
 
 def _is_made_from(variable: Any, name: str, path: str, value: Any) -> bool:
@@ -270,15 +270,15 @@ def parameters(kind: Any) -> frozenset[str]:
     for maker in makers:
         if maker is vars(object)['__init__']:
             break
-        found = inspect.signature(maker).parameters.values()
-        names.update(item.name for item in found if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD))
-        if not any(item.kind is item.VAR_KEYWORD for item in found):
+        arguments = inspect.signature(maker).parameters.values()
+        names.update(item.name for item in arguments if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD))
+        if not any(item.kind is item.VAR_KEYWORD for item in arguments):
             return frozenset(names - {'self'})
     return frozenset(names - {'self'}) | _ANYTHING
 
 
 def _find(kind: str, cfg: Config) -> list[Any]:
-    """What a ``type`` may mean in the config's scope, in any of the registries."""
+    """The parts that a ``type`` may mean in the config's scope, in any of the registries."""
     from mmengine import registry
     from mmengine.utils import import_modules_from_strings
 
@@ -293,5 +293,5 @@ def _find(kind: str, cfg: Config) -> list[Any]:
         rooms = [room for room in vars(registry).values() if isinstance(room, registry.Registry)]
         # Our runner puts classes of this package in the place of MMEngine's, by the same names.
         names = [kind] if '.' in kind else [kind, f'{SCOPE}.{kind}']
-        found = [room.children.get(cfg.default_scope, room).get(name) for room in rooms for name in names]
-    return [part for part in found if part is not None]
+        parts = [room.children.get(cfg.default_scope, room).get(name) for room in rooms for name in names]
+    return [part for part in parts if part is not None]

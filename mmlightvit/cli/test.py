@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from mmlightvit.cli import testing
@@ -43,21 +42,33 @@ def require(args: argparse.Namespace) -> None:
 
 
 def prepare(args: argparse.Namespace) -> Config:
-    """The config with the options applied and everything it reads found.
+    """The config with the options applied.
 
     Raises:
-        UserError: Something is missing, or an option does not fit the config.
+        UserError: It cannot be tested, or an option does not fit it.
     """
-    from mmlightvit.cli import preflight
-
     cfg = configure(args, TEST, to_be='tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out is None:
         testing.require_labels(cfg)
+    return cfg
+
+
+def check(cfg: Config) -> None:
+    """Find everything that a prepared config reads and writes.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    from mmlightvit.cli import preflight
+
     preflight.check_testing(cfg)
-    for path, option in ((args.out, '--out PATH'), (args.show_dir, '--show-dir DIR')):
-        if path is not None:
-            preflight.check_writable(os.path.dirname(os.path.abspath(path)), 'folder', option)
+
+
+def checked(args: argparse.Namespace) -> Config:
+    """The config, prepared and checked."""
+    cfg = prepare(args)
+    check(cfg)
     return cfg
 
 
@@ -66,7 +77,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     require(args)
     from mmlightvit.cli.run import carry_out
 
-    _, metrics = carry_out(args, prepare, lambda runner: runner.test(), splits=('test',))
+    _, metrics = carry_out(args, checked, lambda runner: runner.test(), splits=('test',))
     return metrics
 
 

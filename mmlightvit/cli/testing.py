@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""What the options of testing change in a config; the toolboxes' differences are fields of their table."""
+"""Changes of a config, by the options of testing; the toolboxes' differences are fields of their table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,15 @@ def draw_into(cfg: Config, place: str) -> None:
         UserError: The config cannot draw.
     """
     _drawing_hook(cfg)
+    _require_writable(place, '--show-dir DIR')
     cfg.merge_from_dict({_toolbox(cfg, '--show-dir').draw_folder: os.path.abspath(place)})
+
+
+def _require_writable(path: str, option: str) -> None:
+    """The folder that a file or folder is to be made in can be written."""
+    from mmlightvit.cli.preflight import check_writable
+
+    check_writable(os.path.dirname(os.path.abspath(path)), 'folder', option)
 
 
 def _drawing_hook(cfg: Config) -> Any:
@@ -85,6 +93,7 @@ def keep_predictions(cfg: Config, path: str) -> None:
     metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     unlabelled = find_unlabelled(cfg)
     toolbox = _toolbox(cfg, '--out')
+    _require_writable(path, '--out PATH')
     for _, dataset in leaf_datasets(cfg, 'test') if unlabelled else ():
         dataset['pipeline'] = _without_labels(dataset['pipeline'])
         if isinstance(dataset.get('data_prefix'), dict):

@@ -32,7 +32,7 @@ _BEGAN = time.monotonic()  # when this module was imported: the command counts f
 
 
 class Speed(NamedTuple):
-    """What was measured: seconds per iteration and per validation, iterations per epoch, pictures, processes."""
+    """A measurement: seconds per iteration and per validation, iterations per epoch, pictures, processes."""
 
     iteration: float
     validation: float
@@ -47,9 +47,9 @@ def seconds_of(text: str) -> float:
     Raises:
         UserError: It is no time.
     """
-    found = re.fullmatch(r'(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?', text.strip().lower())
+    match = re.fullmatch(r'(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?', text.strip().lower())
     try:
-        hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
     except ValueError:
         hours = minutes = seconds = 0.0
     if not (total := 3600 * hours + 60 * minutes + seconds) > 0:
@@ -67,7 +67,7 @@ def use_time(cfg: Config, seconds: float) -> str:
         seconds: The time.
 
     Returns:
-        What was found, in a line.
+        The measurement and the epochs, in a line.
 
     Raises:
         UserError: Not one epoch fits.

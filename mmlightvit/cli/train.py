@@ -77,21 +77,29 @@ def open_folder(args: argparse.Namespace) -> DatasetFolder | None:
 
 
 def prepare(args: argparse.Namespace) -> Config:
-    """The config with the options applied and everything it reads found.
+    """The config with the options applied.
 
     Raises:
-        UserError: Something is missing, or an option does not fit the config.
+        UserError: It cannot be trained, or an option does not fit it.
+    """
+    return configure(args, TRAIN, open_folder(args), 'trained')
+
+
+def check(cfg: Config) -> None:
+    """Find everything that a prepared config reads and writes.
+
+    Raises:
+        UserError: Something is missing.
     """
     from mmlightvit.cli import preflight
 
-    cfg = configure(args, TRAIN, open_folder(args), 'trained')
     preflight.check_training(cfg)
-    return cfg
 
 
 def announced(args: argparse.Namespace) -> Config:
-    """:func:`prepare`, followed by a line that does the same once more: the runner writes this config."""
+    """The config, prepared and checked, and a line that does the same once more: the runner writes this config."""
     cfg = prepare(args)
+    check(cfg)
     first = int(os.environ.get('RANK', '0')) == 0
     if args.time is not None:
         from mmlightvit.cli import time_budget
@@ -141,9 +149,9 @@ def _report(runner: Runner, folder: Path) -> None:
     try:
         packages.require()
         truth = of_data(str(folder), 'val')
-        found = answers(str(model), truth)
+        predictions = answers(str(model), truth)
         out.mkdir(exist_ok=True)
-        metrics = write_report(found, truth, out)
+        metrics = write_report(predictions, truth, out)
     except UserError as error:
         print(f'no report: {error}')
         return

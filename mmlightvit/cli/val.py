@@ -35,19 +35,19 @@ def run(args: argparse.Namespace) -> None:
     from mmlightvit.evaluation.truth import of_data
 
     truth = of_data(args.data, args.split)
-    found = measure(answers(args.model, truth, **measuring_options(args, args.model)), truth)
-    for note in found.notes:
+    result = measure(answers(args.model, truth, **measuring_options(args, args.model)), truth)
+    for note in result.notes:
         print(f'note: {note}', file=sys.stderr)
-    print(json.dumps(found.values, indent=1) if args.json else table(found.values))
+    print(json.dumps(result.values, indent=1) if args.json else table(result.values))
 
 
 def table(values: Mapping[str, Mapping[str, float | None]]) -> str:
     """A row per kind of number, a column per number."""
     lines: list[str] = []
-    for kind, found in values.items():
-        cells = ['–' if value is None else f'{value:.{DIGITS[kind]}f}' for value in found.values()]
-        width = max(map(len, [*found, *cells])) + 2
+    for kind, numbers in values.items():
+        cells = ['–' if value is None else f'{value:.{DIGITS[kind]}f}' for value in numbers.values()]
+        width = max(map(len, [*numbers, *cells])) + 2
         if not lines:
-            lines.append(f'{"":<8}' + ''.join(f'{name:>{width}}' for name in found))
+            lines.append(f'{"":<8}' + ''.join(f'{name:>{width}}' for name in numbers))
         lines.append(f'{NAMES[kind]:<8}' + ''.join(f'{cell:>{width}}' for cell in cells))
     return '\n'.join(lines)

@@ -38,7 +38,9 @@ def coco(tmp_path, repo):
 def _prepared(command, arguments):
     args = command.parser().parse_args(arguments)
     command.require(args)
-    return command.prepare(args)
+    cfg = command.prepare(args)
+    command.check(cfg)
+    return cfg
 
 
 def _train(*arguments):
@@ -312,7 +314,7 @@ def test_no_toolbox_is_imported_before_the_checks(coco, tmp_path):
     shutil.rmtree(tmp_path / 'data')
     code = (
         'import sys; from mmlightvit.cli import train; from mmlightvit.errors import UserError\n'
-        'try: train.prepare(train.parser().parse_args(sys.argv[1:]))\n'
+        'try: train.check(train.prepare(train.parser().parse_args(sys.argv[1:])))\n'
         "except UserError: sys.exit(5 if {'mmdet.models', 'mmcv', 'torch'} & set(sys.modules) else 4)"
     )
     assert subprocess.run([sys.executable, '-c', code, *coco], check=False).returncode == 4

@@ -52,7 +52,9 @@ def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _prepare(*arguments: Any) -> Any:
     args = train.parser().parse_args([str(item) for item in arguments])
     train.require(args)
-    return train.prepare(args)
+    cfg = train.prepare(args)
+    train.check(cfg)
+    return cfg
 
 
 def test_the_recipe_of_the_task(pets: Path) -> None:

@@ -171,13 +171,13 @@ def test_a_missing_package_of_the_logs_is_told_before_anything_starts(tmp_path, 
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     monkeypatch.setattr('mmlightvit.cli.preflight.is_installed', lambda name: name not in ('aim', 'alembic'))
     with pytest.raises(UserError, match='logging to aim needs aim: pip install aim'):
-        train.prepare(train.parser().parse_args([str(path)]))
+        train.check(train.prepare(train.parser().parse_args([str(path)])))
     toy_run.write_config(tmp_path)
     mlflow = train.parser().parse_args([str(path), '--log', 'mlflow'])
     with pytest.raises(UserError, match='needs alembic: pip install mlflow-skinny sqlalchemy alembic'):
-        train.prepare(mlflow)
+        train.check(train.prepare(mlflow))
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://localhost:5000')  # has a database of its own
-    train.prepare(mlflow)
+    train.check(train.prepare(mlflow))
     with pytest.raises(UserError, match='--log tensorbord: no logger of that name; nearest: tensorboard'):
         train.prepare(train.parser().parse_args([str(path), '--log', 'mlflow,tensorbord']))
 
