@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -117,6 +118,15 @@ def test_a_tool_is_a_command_under_another_name(repo):
     shown = subprocess.run([sys.executable, repo / 'tools/train.py', '-h'], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith('usage: tools/train.py ')
     assert shown.stdout.rstrip().splitlines()[-1].startswith('  python tools/train.py configs/')
+
+
+@pytest.mark.parametrize('name', ['predict', 'demo', 'report', 'val', 'compare', 'export', 'benchmark'])
+def test_commands_that_load_a_model_have_its_arguments(name):
+    from mmlightvit.load import load_model
+
+    parser = importlib.import_module(cli.COMMANDS[name].module).parser()
+    assert {action.dest for action in parser._actions} | set(parser._defaults) >= set(arguments.MODEL_OPTIONS)
+    assert set(inspect.signature(load_model).parameters) - {'model'} == set(arguments.MODEL_OPTIONS)
 
 
 def test_the_launchers_are_those_that_can_be_joined():
