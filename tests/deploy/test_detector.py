@@ -1,5 +1,5 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
-"""The traceable detectors give mmdet's own predictions, to the last bit, for padded pictures too."""
+"""The traceable detectors give mmdet's own predictions, for padded pictures too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_predictions_are_those_of_mmdet(config):
         classes.update(want.labels.tolist())
         assert torch.equal(labels, want.labels)
         torch.testing.assert_close(dets[:, :4], want.bboxes, rtol=0, atol=1e-4)
-        torch.testing.assert_close(dets[:, 4], want.scores, rtol=0, atol=1e-6)
+        # Three stages' softmax of logits up to 30 in float32, averaged in another order: 1.4e-6 has been seen.
+        torch.testing.assert_close(dets[:, 4], want.scores, rtol=0, atol=2e-6)
         assert len(masks) == int('mask' in config)
         assert all(mask.shape == (len(want), 28, 28) for mask in masks)
     assert len(classes) > 1
