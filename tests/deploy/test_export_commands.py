@@ -117,7 +117,7 @@ def test_turns_and_their_ratios():
         'torch',
         'fast',
         *(['torch', 'fast', 'fast', 'torch'] * 2),
-    ]  # a step that is not timed, four rounds
+    ]  # one untimed step, four rounds
     rows = [form.row(forms[0], batch=2) for form in forms]
     assert [list(row) for row in rows] == [list(COLUMNS)] * 3
     assert rows[0]['ratio_to_torch'] == 1.0 and 2 < rows[1]['ratio_to_torch'] < 6
