@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from mmlightvit.cli.arguments import Parser
 
 if TYPE_CHECKING:
-    from mmlightvit.data.audit import Report
     from mmlightvit.data.importer import Imported
 
 _FORMATS = ('auto', 'coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks', 'folders', 'csv')
@@ -127,16 +127,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    from mmlightvit.data.audit import check_folder
+    from mmlightvit.cli.check import print_report
+    from mmlightvit.data.check import check_folder
     from mmlightvit.data.importer import Options, import_labels
 
     names = Options.__dataclass_fields__
     done = import_labels(args.source, args.out, Options(**{key: getattr(args, key) for key in names}))
     _print_import(done)
     report = check_folder(done.folder, done.probes)
-    _print_report(report)
+    print_report(report)
     print(f'train: python tools/train.py {done.folder.config} --auto-scale-lr')
-    return int(args.strict and bool(done.labels.lost or report.problems))
+    return int(bool(report.refused) or (args.strict and bool(done.labels.lost or report.problems)))
 
 
 def _print_import(done: Imported) -> None:
@@ -169,28 +170,12 @@ def run_split(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from mmlightvit.data.audit import check_folder
-    from mmlightvit.data.folder import DatasetFolder
+    """The former name of ``mmlightvit check``."""
+    from mmlightvit.cli import check
 
-    if args.data.is_dir():
-        report = check_folder(DatasetFolder.load(args.data), splits=args.split)
-    else:
-        from mmlightvit.data.check import check_config
-
-        report = check_config(_config(args.data), args.split)
-    if args.json:
-        print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
-    else:
-        _print_report(report)
-    return 1 if report.problems else 0
-
-
-def _print_report(report: Report) -> None:
-    for line in report.notes:
-        print(f'note: {line}')
-    for line in report.problems:
-        print(f'problem: {line}')
-    print(f'{len(report.problems) or "no"} problem{"s" * (len(report.problems) != 1)} in {report.images} images')
+    code = check.run(argparse.Namespace(config=str(args.data), data_root=None, cfg_options=None, **vars(args)))
+    print('mmlightvit data check is now mmlightvit check; this name goes with the next version', file=sys.stderr)
+    return code
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -16,13 +16,12 @@ from typing import Any
 from mmengine.config import Config
 
 from mmlightvit.cli.config import require_file
-from mmlightvit.data.data_root import DatasetEntry, evaluators, leaf_datasets
+from mmlightvit.data.data_root import evaluators
+from mmlightvit.data.paths import check_paths
 from mmlightvit.durable.find import goes_on
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import is_installed, kind_of
 
-# These fetch their files when they are not there.
-DOWNLOADING_DATASETS = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 # Where logs may go, ours by --log or MMEngine's by the config: the packages that it needs, and what has them.
 TRACKERS = {
     'tensorboard': (('tensorboard',), 'tensorboard'),
@@ -55,8 +54,7 @@ def check_training(cfg: Config) -> None:
     if isinstance(cfg.get('load_from'), str):
         option = '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
         require_file(cfg.load_from, 'checkpoint', option)
-    for split in ('train', 'val'):
-        check_data(cfg, split)
+    check_paths(cfg, ('train', 'val'))
     check_widths(cfg)  # imports torch
     if not goes_on(cfg):
         check_initial_weights(cfg)
@@ -70,7 +68,7 @@ def check_testing(cfg: Config) -> None:
     """
     check_writable(cfg.work_dir, 'work directory', '--work-dir DIR')
     check_vis_backends(cfg)
-    check_data(cfg, 'test')
+    check_paths(cfg, ('test',))
 
 
 def check_writable(path: str, what: str, option: str) -> None:
@@ -220,57 +218,3 @@ def _value_at(cfg: Config, key: str) -> Any:
     for name in key.split('.'):
         value = value[int(name)] if isinstance(value, (list, tuple)) else value[name]
     return value
-
-
-def check_data(cfg: Config, split: str) -> None:
-    """The annotation files and image folders of a split, and the files its evaluators read, exist.
-
-    Raises:
-        UserError: One does not exist, or an image folder is empty.
-    """
-    for entry in leaf_datasets(cfg, split):
-        _check_dataset(entry)
-    for entry in evaluators(cfg, split):
-        ann_file = entry.cfg.get('ann_file')
-        if isinstance(ann_file, str) and ann_file:
-            _require(ann_file, 'annotation file', entry.key, 'ann_file', is_folder=False)
-
-
-def _check_dataset(entry: DatasetEntry) -> None:
-    dataset = entry.cfg
-    name = kind_of(dataset)
-    backend = dataset.get('backend_args') or {}
-    if backend.get('backend', 'local') not in ('local', 'disk'):
-        return
-    if name in DOWNLOADING_DATASETS and dataset.get('download', True):
-        return
-    root = dataset.get('data_root') or ''
-    if root:
-        _require(root, 'data folder', entry.key, 'data_root', is_folder=True)
-    ann_file = dataset.get('ann_file')
-    if isinstance(ann_file, str) and ann_file:
-        _require(os.path.join(root, ann_file), 'annotation file', entry.key, 'ann_file', is_folder=False)
-    prefix = dataset.get('data_prefix') or dataset.get('split' if name == 'ImageNet' else 'data_prefix')
-    if isinstance(prefix, str):
-        _require(os.path.join(root, prefix), 'image folder', entry.key, 'data_prefix', is_folder=True)
-    elif isinstance(prefix, dict):
-        for part, folder in prefix.items():
-            if isinstance(folder, str) and (folder or root):
-                key = f'data_prefix.{part}'
-                _require(os.path.join(root, folder), 'image folder', entry.key, key, is_folder=True)
-
-
-def _require(path: str, what: str, key: str, name: str, *, is_folder: bool) -> None:
-    change = f'put the data there, or use --data-root DIR or --cfg-options {key}.{name}=PATH'
-    if '://' in path:
-        return
-    path = os.path.abspath(os.path.expanduser(path))
-    if not os.path.exists(path):
-        raise UserError(f'{what} not found: {path} ({key}); {change}')
-    if not is_folder:
-        return
-    if not os.path.isdir(path):
-        raise UserError(f'{what} is not a folder: {path} ({key}); {change}')
-    with os.scandir(path) as items:
-        if next(items, None) is None:
-            raise UserError(f'{what} is empty: {path} ({key}); {change}')

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmlightvit.durable.images import BadSample, read_header
+from mmlightvit.durable.images import MAX_PIXELS, BadSample, fetch, read_header
 from mmlightvit.pictures.read import PictureError, decode, read_file
 
+#: Wraps an iterable of known length: (items, what they are, how many) -> the same items.
+Progress = Callable[[Iterable, str, int], Iterable]
 #: Endings of pictures, as prediction reads them too.
 PICTURE_SUFFIXES = frozenset(
     '.avif .bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp'.split()  # noqa: SIM905
@@ -58,11 +61,17 @@ class Probe:
         return stated if stated in (self.size, self.stored) else None
 
 
-def probe(path: Path) -> Probe:
-    """Read a picture as far as it takes to know that it decodes."""
+def probe(path: Path, backend_args: dict | None = None, max_pixels: int = MAX_PIXELS) -> Probe:
+    """Read a picture as far as it takes to know that it decodes.
+
+    Args:
+        path: The picture.
+        backend_args: Where it lies, as MMEngine says it; by default on a disk.
+        max_pixels: Height x width that it may have.
+    """
     try:
-        content = read_file(path)
-        grey, stored, turned = _grey(content, str(path))
+        content = fetch(str(path), backend_args) if backend_args else read_file(path)
+        grey, stored, turned = _grey(content, str(path), max_pixels)
     except (PictureError, BadSample) as error:
         return Probe(getattr(error, 'reason', None) or str(error))
     size = (stored[1], stored[0]) if turned in range(5, 9) else stored
@@ -78,9 +87,9 @@ def probe(path: Path) -> Probe:
     )
 
 
-def _grey(content: bytes, name: str) -> tuple[Image.Image, tuple[int, int], int]:
+def _grey(content: bytes, name: str, max_pixels: int) -> tuple[Image.Image, tuple[int, int], int]:
     """The picture in grey, as displayed and perhaps smaller, its stored size and EXIF orientation."""
-    header = read_header(content)
+    header = read_header(content, max_pixels)
     try:
         with Image.open(io.BytesIO(content)) as image:
             orientation = image.getexif().get(0x0112, 1)
@@ -94,12 +103,27 @@ def _grey(content: bytes, name: str) -> tuple[Image.Image, tuple[int, int], int]
 
 
 def probe_all(paths: Iterable[Path]) -> Iterator[tuple[Path, Probe]]:
-    """Every path with its probe, in order. Decoding releases the interpreter lock; batches bound the memory."""
-    paths = list(paths)
+    """Every path with its probe, in order."""
+    return in_threads(probe, list(paths))
+
+
+def no_progress(items: Iterable, what: str, total: int) -> Iterable:
+    """A :data:`Progress` that shows nothing."""
+    return items
+
+
+def in_threads(
+    function: Callable[[Any], Any], items: Sequence, progress: Progress = no_progress, what: str = ''
+) -> Iterator[tuple[Any, Any]]:
+    """(item, result) in order. Decoding releases the interpreter lock; batches bound the memory."""
+    done = iter(progress(range(len(items)), what, len(items)))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), _BATCH):
-            batch = paths[start : start + _BATCH]
-            yield from zip(batch, pool.map(probe, batch))
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            for item, result in zip(batch, pool.map(function, batch)):
+                next(done)
+                yield item, result
+    next(done, None)  # lets the bar finish
 
 
 def duplicates(probes: Sequence[Probe]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -70,7 +70,7 @@ def _count(pictures: list[Picture], folder: DatasetFolder) -> dict[str, Any]:
 def _size(path: Path) -> tuple[int, int]:
     size = displayed_size(path)
     if size is None:
-        raise UserError(f'{path}: it cannot be read; mmlightvit data check lists every problem')
+        raise UserError(f'{path}: it cannot be read; mmlightvit check lists every problem')
     return size
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mmlightvit.data.probe import Probe
+from mmlightvit.pictures.coco import polygon_area
 from mmlightvit.pictures.masks import Masks, encode
-from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, draw_polygons, mask_pixels, polygon_area
+from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, draw_polygons, mask_pixels
 
 #: Far below what anybody draws, and enough for boxes to be read back as they were written.
 _DIGITS = 4

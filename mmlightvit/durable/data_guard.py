@@ -285,7 +285,7 @@ class DatasetGuard:
             raise BadDataError(
                 f'{self.split} data: {bad} of {len(self.dataset)} samples are bad, more than '
                 f'max_bad_share={self.max_bad_share:g} allows: {_several(self.of_state(_BAD), self.describe)}. '
-                'tools/misc/check_dataset.py CONFIG lists every problem'
+                'mmlightvit check CONFIG lists every problem'
             )
 
     def refuse_missing(self) -> None:

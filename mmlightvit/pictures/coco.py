@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.masks import runs
-from mmlightvit.pictures.objects import Picture, polygon_area
+
+if TYPE_CHECKING:
+    from mmlightvit.pictures.objects import Picture
 
 #: COCO's own boxes leave their images by up to a pixel, by rounding.
 OUTSIDE_PIXELS = 1.0
@@ -169,20 +171,16 @@ def complete(content: dict, file: object, size_of: SizeOf | None = None, with_ma
         UserError: A toolbox cannot read the file.
     """
     findings = apply(content, size_of, with_mask)
-    refuse([fault for fault in findings.faults if fault.stops], file)
+    if line := refusal([fault for fault in findings.faults if fault.stops], file):
+        raise UserError(line)
     leave_out(content, findings.unusable())
     return findings
 
 
-def refuse(faults: list[Fault], file: object) -> None:
-    """End with the first fault, if there is one.
-
-    Raises:
-        UserError: There is.
-    """
-    if faults:
-        more = f' (and {len(faults) - 1} more like it)' if len(faults) > 1 else ''
-        raise UserError(f'{file}: {faults[0]}{more}')
+def refusal(faults: list[Fault], file: object) -> str | None:
+    """One line on faults that end a run or a measurement."""
+    more = f' (and {len(faults) - 1} more like it)' if len(faults) > 1 else ''
+    return f'{file}: {faults[0]}{more}' if faults else None
 
 
 def leave_out(content: dict, faults: Iterable[Fault]) -> Counter[Any]:
@@ -263,6 +261,27 @@ def order_categories(content: dict, classes: Iterable[str]) -> bool:
     content['categories'] = [item for _, item in sorted(zip(numbers, content['categories']), key=lambda pair: pair[0])]
     wanted = [number for number in numbers if number < len(place)]
     return wanted != sorted(wanted)
+
+
+def left_out(content: dict, settings: dict) -> tuple[list[str], int]:
+    """How many images have no object, and how many a training passes over, by which setting.
+
+    Args:
+        content: After the rules.
+        settings: mmdet's ``filter_cfg``; empty where nothing is passed over.
+
+    Returns:
+        The lines, and the number of images that are left.
+    """
+    least, total = settings.get('min_size', 0), len(content['images'])
+    empty = {item['id'] for item in content['images']} - {item['image_id'] for item in content['annotations']}
+    small = {item['id'] for item in content['images'] if min(size(item) or (least,)) < least}
+    lines = [f'{len(empty)} of {total} images have no object'] if empty else []
+    if empty and settings.get('filter_empty_gt'):
+        lines[0] += '; they are left out, since filter_cfg.filter_empty_gt is True'
+    if small:
+        lines.append(f'{len(small)} of {total} images are left out, since a side is under filter_cfg.min_size={least}')
+    return lines, total - len(small | (empty if settings.get('filter_empty_gt') else set()))
 
 
 def some(items: Iterable[Any]) -> str:
@@ -532,6 +551,14 @@ def _is_number(value: Any) -> bool:
 def _are_numbers(values: list) -> bool:
     """Whether all are finite numbers; far faster for the many of a polygon than one by one."""
     return {*map(type, values)} <= {int, float} and math.isfinite(sum(values))
+
+
+def polygon_area(polygon: Sequence[float]) -> float:
+    """Its area by the shoelace formula."""
+    x, y = polygon[0::2], polygon[1::2]
+    left, top = x[0], y[0]  # as the origin: large coordinates lose no digits, and the closing side adds nothing
+    sides = zip(x, y, x[1:], y[1:])
+    return abs(sum((xa - left) * (yb - top) - (xb - left) * (ya - top) for xa, ya, xb, yb in sides)) / 2
 
 
 def area_of(item: dict) -> float:

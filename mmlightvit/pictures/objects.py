@@ -187,14 +187,6 @@ class LabelSet:
         self.classes = self.classes + new if self.ordered else sorted({*self.classes, *new})
 
 
-def polygon_area(polygon: Sequence[float]) -> float:
-    """Its area by the shoelace formula."""
-    x, y = polygon[0::2], polygon[1::2]
-    left, top = x[0], y[0]  # as the origin: large coordinates lose no digits, and the closing side adds nothing
-    sides = zip(x, y, x[1:], y[1:])
-    return abs(sum((xa - left) * (yb - top) - (xb - left) * (ya - top) for xa, ya, xb, yb in sides)) / 2
-
-
 def bounds(polygons: Sequence[Sequence[float]]) -> list[float]:
     """The box around polygons, x1, y1, x2, y2."""
     x = [value for polygon in polygons for value in polygon[0::2]]

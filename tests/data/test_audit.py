@@ -13,7 +13,7 @@ from imports import imported, write_pictures
 from PIL import Image
 
 from mmlightvit.cli import main
-from mmlightvit.data.audit import Report, check_folder
+from mmlightvit.data.check import Report, check_folder
 from mmlightvit.data.folder import DatasetFolder
 
 

@@ -25,8 +25,7 @@ pytest.importorskip('hotcoco')
 
 from mmlightvit.cli import main
 from mmlightvit.data import stats
-from mmlightvit.data.audit import check_folder
-from mmlightvit.data.check import check_config
+from mmlightvit.data.check import check_config, check_folder
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.data.run_check import check_run
 from mmlightvit.errors import UserError

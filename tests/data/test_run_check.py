@@ -82,27 +82,6 @@ def without(kind: str, *keys: str) -> Callable[[dict], object]:
     return of_all(kind, lambda item: [item.pop(key) for key in keys])
 
 
-def text_ids(content: dict) -> None:
-    for kind in ('categories', 'images', 'annotations'):
-        for item in content[kind]:
-            item['id'] = f'{kind}{item["id"]}'
-    for item in content['annotations']:
-        item.update(image_id=f'images{item["image_id"]}', category_id=f'categories{item["category_id"]}')
-
-
-COMPLETED = {
-    'no iscrowd': without('annotations', 'iscrowd'),
-    'no area': without('annotations', 'area'),
-    'area null': of_all('annotations', lambda item: item.update(area=None)),
-    'text of a category': of_all('annotations', lambda item: item.update(category_id=str(item['category_id']))),
-    'text ids': text_ids,
-    'no size': without('images', 'height', 'width'),
-    'size 120.0': of_all('images', lambda item: item.update(height=float(item['height']), width=float(item['width']))),
-    'no annotation id': without('annotations', 'id'),
-    'other order': lambda content: content['categories'].reverse(),
-}
-
-
 def learnt(settings: dict) -> list[list[tuple]]:
     """What a data set gives: file, size, and label and box of each object."""
     dataset = DATASETS.build({**settings, 'pipeline': []})
@@ -133,47 +112,14 @@ def measured(cfg: Config) -> float:
     return metric.evaluate(size=len(dataset))['coco/bbox_mAP']
 
 
-@pytest.mark.parametrize('change', COMPLETED.values(), ids=COMPLETED)
-def test_what_has_one_meaning_is_completed_for_the_run(tmp_path: Path, change: Callable[[dict], object]) -> None:
-    good = of_files(tmp_path / 'good', lambda content: None)
-    assert run(good).files == {}
-    cfg = of_files(tmp_path / 'odd', change)
-    users = (tmp_path / 'odd' / 'annotations' / 'train.json').read_bytes()
-    checked = run(cfg)
-    assert set(checked.files) == {'train_dataloader.dataset', 'val_dataloader.dataset', 'val_evaluator'}
-    assert checked.notes and not checked.warnings
-    assert (tmp_path / 'odd' / 'annotations' / 'train.json').read_bytes() == users
-    assert learnt(cfg.train_dataloader.dataset) == learnt(good.train_dataloader.dataset)
-    assert measured(cfg) == 1
-
-
-def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
-    cfg = of_files(tmp_path, lambda content: None)
-    for split in ('train', 'val'):
-        path = tmp_path / 'annotations' / f'{split}.json'
-        path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
-    run(cfg)
-    assert len(learnt(cfg.train_dataloader.dataset)) == 4 and measured(cfg) == 1
-
-
 REFUSED = {
     'no objects': (lambda content: content['annotations'].clear(), 'it has no object of the classes disk, bar'),
     'upper case': (
         of_all('categories', lambda item: item.update(name=item['name'].upper())),
         "config's classes disk, bar are not among its categories; it has DISK, BAR instead",
     ),
-    'no bbox': (without('annotations', 'bbox'), 'it has no bbox'),
     'one no bbox': (lambda content: content['annotations'][3].pop('bbox'), 'annotation 4 of 001.jpg: it has no bbox'),
     'no segmentation': (without('annotations', 'segmentation'), 'train a detector of boxes'),
-    'empty segmentation': (
-        of_all('annotations', lambda item: item.update(segmentation=[])),
-        'train a detector of boxes',
-    ),
-    'flat segmentation': (
-        of_all('annotations', lambda item: item.update(segmentation=[4, 4, 9, 4, 9, 9])),
-        'its mask is one list of numbers; expected a list of polygons',
-    ),
-    'no category name': (without('categories', 'name'), 'it has no name'),
     'a name twice': (lambda content: content['categories'].append(dict(id=9, name='bar')), 'bar stands twice'),
     'normalised': (
         of_all('annotations', lambda item: item.update(bbox=[0.1, 0.1, 0.5, 0.5])),
