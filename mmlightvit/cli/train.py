@@ -138,12 +138,12 @@ def run(args: argparse.Namespace) -> None:
 
 def _report(runner: Runner, folder: Path) -> None:
     """Write ``WORK_DIR/report`` and the thresholds that it has chosen; one that cannot be had is no failed training."""
-    from mmlightvit.cli.report import keep
     from mmlightvit.durable import trackers
     from mmlightvit.evaluation import packages
     from mmlightvit.evaluation.predictions import answers
     from mmlightvit.evaluation.report import write_report
     from mmlightvit.evaluation.truth import of_data
+    from mmlightvit.model_folder.write import set_thresholds
 
     model, out = Path(runner.work_dir) / 'model', Path(runner.work_dir) / 'report'
     try:
@@ -156,6 +156,6 @@ def _report(runner: Runner, folder: Path) -> None:
         print(f'no report: {error}')
         return
     if 'thresholds' in metrics:
-        keep(model, metrics)
+        set_thresholds(model, metrics)
     trackers.keep(runner.visualizer, model / 'model.json', out)
     print(f'how good it is, and where it fails: {out / "index.html"}')

@@ -182,7 +182,9 @@ class ModelInfo:
             raise UserError(f'{name} is no JSON: {error}') from None
         check(content, SCHEMA, name)
         known = {item.name for item in fields(cls)} - {'extra', 'input', 'classes'}
-        spec = {key: tuple(item) if isinstance(item, list) else item for key, item in content['input'].items()}
+        spec: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in content['input'].items()
+        }
         info = cls(
             classes=tuple(content['classes']),
             input=InputSpec(**spec),

@@ -240,7 +240,7 @@ def silent_opencv() -> Iterator[None]:
     """Without OpenCV's remarks on files that it cannot read; what matters of them is in our own message."""
     import cv2
 
-    logging = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging  # OpenCV 4 and 5
+    logging: Any = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging  # OpenCV 4 and 5
     level = logging.getLogLevel()
     logging.setLogLevel(0)
     try:
