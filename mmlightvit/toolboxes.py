@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmlightvit import operators
 from mmlightvit.errors import UserError
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, SEGMENTATION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +47,7 @@ class Toolbox(NamedTuple):
 TOOLBOXES: Mapping[str, Toolbox] = MappingProxyType(
     {
         'mmdet': Toolbox(
-            task='detection',
+            task=DETECTION,
             distribution='onedl-mmdetection',
             original='mmdet',
             draw_switch='draw',
@@ -54,7 +55,7 @@ TOOLBOXES: Mapping[str, Toolbox] = MappingProxyType(
             dump='DumpDetResults',
         ),
         'mmpretrain': Toolbox(
-            task='classification',
+            task=CLASSIFICATION,
             distribution='onedl-mmpretrain',
             original='mmpretrain',
             draw_switch='enable',
@@ -63,7 +64,7 @@ TOOLBOXES: Mapping[str, Toolbox] = MappingProxyType(
             dump='DumpResults',
         ),
         'mmseg': Toolbox(
-            task='segmentation',
+            task=SEGMENTATION,
             distribution='onedl-mmsegmentation',
             original='mmsegmentation',
             draw_switch='draw',

@@ -21,7 +21,7 @@ ALLOWED = {
     'moved': set(),
     'errors': set(),
     'operators': {'errors'},
-    'toolboxes': {'errors', 'operators'},
+    'toolboxes': {'errors', 'operators', 'tasks'},
     'registry': {'errors', 'toolboxes'},
     'durable': {'errors', 'registry'},
     'published': set(),

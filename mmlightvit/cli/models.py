@@ -11,6 +11,7 @@ from pathlib import Path
 from mmlightvit.checkpoint import zoo
 from mmlightvit.cli.arguments import Parser
 from mmlightvit.errors import UserError
+from mmlightvit.tasks import TASKS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,8 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('action', nargs='?', choices=('pull', 'path'), help='what to do with NAME')
     parser.add_argument('name', metavar='NAME', nargs='?', help='a name of the list')
-    tasks = ('classification', 'detection', 'instance', 'segmentation')
-    parser.add_argument('--task', choices=tasks, help='only models of this task')
+    parser.add_argument('--task', choices=tuple(TASKS), help='only models of this task')
     parser.add_argument('--to', metavar='DIR', help='with pull: copy the file into this folder too')
     parser.add_argument('--json', action='store_true', help='print JSON')
     return parser
