@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmlightvit.cli.options import find_unlabelled, keep_predictions
+from mmlightvit.cli.testing import find_unlabelled, keep_predictions, require_labels
 from mmlightvit.errors import UserError
 from mmlightvit.evaluation.write import PredictionsFile
 
@@ -105,7 +105,7 @@ def test_labelled_sets_keep_their_metrics(tmp_path):
         _test_config('mmpretrain', data_root='x'),
     ):
         assert find_unlabelled(cfg) is None
-        keep_predictions(cfg, None)
+        require_labels(cfg)
         assert cfg.test_evaluator == dict(type='Metric')
         keep_predictions(cfg, str(tmp_path / 'out.json'))
         assert [metric.type for metric in cfg.test_evaluator] == ['Metric', 'mmlightvit.PredictionsFile']
@@ -124,7 +124,7 @@ def test_labelled_sets_keep_their_metrics(tmp_path):
 def test_images_without_labels_are_predicted_and_not_measured(scope, path, metric, unlabelled):
     cfg = unlabelled[scope]
     with pytest.raises(UserError, match='has no labels, so nothing can be measured; write predictions with --out PATH'):
-        keep_predictions(cfg, None)
+        require_labels(cfg)
     keep_predictions(cfg, path)
     [found] = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     assert found.type == metric
