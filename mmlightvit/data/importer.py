@@ -20,9 +20,9 @@ from mmlightvit.data import formats, split
 from mmlightvit.data.config_text import config_text
 from mmlightvit.data.folder import FORMAT, DatasetFolder, write_info, write_splits
 from mmlightvit.data.formats import masks
+from mmlightvit.data.normalise import label_map, normalise_labels, select, with_objects
 from mmlightvit.data.probe import Probe, probe_all
 from mmlightvit.data.source import OUTSIDE, Source, read_text
-from mmlightvit.data.tidy import label_map, select, tidy, with_objects
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import LabelSet, Picture
 from mmlightvit.tasks import TASKS
@@ -85,7 +85,7 @@ def import_labels(source_path: Path, out: Path, options: Options) -> Imported:
         labels.classes = list(source.classes or ())
     task = _task(labels, options.task)
     probes = dict(probe_all({picture.path for picture in labels.pictures}))
-    tidy(labels, probes, task, options.min_size)
+    normalise_labels(labels, probes, task, options.min_size)
     if task == 'classification':
         _leave_out_unclassed(labels)
     if not labels.pictures:

@@ -416,6 +416,23 @@ def test_a_file_means_the_same_to_every_command(world: World, good: World, name:
         assert any(odd.words in line for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    'change', [each('annotations', bbox=['1', '2', '3', '4']), each('annotations', iscrowd=1)], ids=['lost', 'crowds']
+)
+def test_a_set_in_which_nothing_is_left_to_learn_is_a_problem(
+    world: World, change: Callable[[dict], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ('train', 'val'):
+        path = world.files / 'annotations' / f'{split}.json'
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    out = world.folder.parent / 'again'
+    for command in (['data', 'import', str(world.files), '--out', str(out)], ['check', str(out)]):
+        assert main(command) == 1
+        assert 'it has no object of the classes disk, bar' in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:The draw is False:UserWarning')
 def test_one_odd_file_through_every_command_whole(

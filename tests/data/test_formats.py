@@ -16,7 +16,7 @@ import pytest
 from imports import HEIGHT, WIDTH, corners, imported, write_pictures
 from PIL import Image
 
-from mmlightvit.data.tidy import draw_polygons, mask_pixels
+from mmlightvit.data.normalise import draw_polygons, mask_pixels
 from mmlightvit.errors import UserError
 
 pytest.importorskip('defusedxml')

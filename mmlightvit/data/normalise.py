@@ -20,7 +20,7 @@ _DIGITS = 4
 _NO_AREA = 1e-6
 
 
-def tidy(labels: LabelSet, probes: dict[Path, Probe], task: str, min_size: float) -> None:
+def normalise_labels(labels: LabelSet, probes: dict[Path, Probe], task: str, min_size: float) -> None:
     """Bring every picture and object to the form that is written; what cannot be is left out and named.
 
     Args:
@@ -41,7 +41,7 @@ def tidy(labels: LabelSet, probes: dict[Path, Probe], task: str, min_size: float
             labels.lose(picture.source, None, str(picture.path), with_objects(reason, picture))
         else:
             picture.size = size
-            _tidy_objects(picture, labels, task, min_size)
+            _normalise_objects(picture, labels, task, min_size)
             kept.append(picture)
     labels.pictures = kept
 
@@ -51,11 +51,11 @@ def with_objects(reason: str, picture: Picture) -> str:
     return f'{reason}; {len(picture.objects)} objects go with it' if picture.objects else reason
 
 
-def _tidy_objects(picture: Picture, labels: LabelSet, task: str, min_size: float) -> None:
+def _normalise_objects(picture: Picture, labels: LabelSet, task: str, min_size: float) -> None:
     kept: dict[Any, Annotation] = {}
     for item in _joined(picture.objects):
         what = f'{item.label} in {picture.path.name}'
-        reason = _tidy(item, picture, min_size)
+        reason = _normalise(item, picture, min_size)
         if not reason and task in ('instance', 'segmentation') and not item.has_mask:
             reason = f'it has no mask, which {task} needs'
         key = (item.label, item.crowd, *_key(item))
@@ -101,7 +101,7 @@ def _join(one: Annotation, other: Annotation) -> None:
     one.crowd |= other.crowd
 
 
-def _tidy(item: Annotation, picture: Picture, min_size: float) -> str | None:
+def _normalise(item: Annotation, picture: Picture, min_size: float) -> str | None:
     """Complete an object; the reason where it cannot be used."""
     height, width = picture.size or (0, 0)
     if picture.relative:
