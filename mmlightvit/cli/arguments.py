@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         self._examples = examples
         super().__init__(prog=prog, description=description, formatter_class=_Formatter, **kwargs)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse, and let the result know its parser; see :func:`refuse_unread`."""
         parsed, rest = super().parse_known_args(args, namespace)
         parsed.parser = self

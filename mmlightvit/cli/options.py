@@ -51,7 +51,7 @@ STAGES = {
 }
 
 #: Settings that a config needs.
-NEEDS = {
+NEEDS: dict[str, tuple[str, ...]] = {
     'trained': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     'tested': ('test_dataloader', 'test_evaluator', 'test_cfg'),
 }
@@ -234,7 +234,7 @@ def configure(
             value = getattr(args, item.name) if is_given(item, args) else item.implied(args, folder)
             if item.stage == stage and item.change is not None and _is_set(value):
                 _apply(cfg, item, value, folder)
-        missing = [key for key in NEEDS.get(to_be, ()) if cfg.get(key) is None] if stage == 'settings' else []
+        missing = [key for key in NEEDS.get(to_be or '', ()) if cfg.get(key) is None] if stage == 'settings' else []
         if missing:
             raise UserError(f'{args.config} cannot be {to_be}: it has no {", ".join(missing)}')
     recipe.drop_idle_workers(cfg)

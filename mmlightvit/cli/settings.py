@@ -158,6 +158,9 @@ class _Check:
     def __init__(self, cfg: Config, values: Mapping[str, Any], key: str, text: str) -> None:
         self.cfg, self.values, self.key, self.text = cfg, values, key, text
 
+    def _line(self) -> str:
+        return f'--cfg-options {self.key}={self.text}'
+
     def run(self) -> None:
         """Raise a :class:`UserError` if nothing reads the key."""
         names = self.key.split('.')
@@ -168,10 +171,10 @@ class _Check:
             here = '.'.join(names[:depth])
             if isinstance(value, (list, tuple)):
                 if not (name.isdecimal() and int(name) < len(value)):
-                    raise UserError(f'{self._text()}: {here} is a list, whose items are 0 to {len(value) - 1}')
+                    raise UserError(f'{self._line()}: {here} is a list, whose items are 0 to {len(value) - 1}')
                 value = value[int(name)]
             elif not isinstance(value, Mapping):
-                raise UserError(f'{self._text()}: {here} is {value!r} in the config and has no keys; set {here} itself')
+                raise UserError(f'{self._line()}: {here} is {value!r} in the config and has no keys; set {here} itself')
             elif name in value:
                 value = value[name]
             elif name == '_delete_':
@@ -226,7 +229,7 @@ class _Check:
             else ''
         )
         part = '.'.join(names[: depth + 1])
-        raise UserError(f'{self._text()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
+        raise UserError(f'{self._line()}: nothing reads {part}{hint} (+{self.key}={self.text} sets it all the same)')
 
     def _refuse_variable(self, names: list[str]) -> None:
         """A variable of the file: name the settings that have its value."""
@@ -239,7 +242,7 @@ class _Check:
         if names[0] == 'data_root':
             places.insert(0, 'all of them by --data-root DIR')
         hint = f'; settings with its value: {", ".join(places)}' if places else ''
-        raise UserError(f'{self._text()}: {names[0]} is a variable of the config file, which has been read{hint}')
+        raise UserError(f'{self._line()}: {names[0]} is a variable of the config file, which has been read{hint}')
 
 
 def _is_made_from(variable: Any, name: str, path: str, value: Any) -> bool:

@@ -33,7 +33,7 @@ def wait(cfg: Config, seconds: float) -> None:
     Raises:
         UserError: There is none.
     """
-    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    hook: Any = (cfg.get('default_hooks') or {}).get('visualization') or {}
     if not hook.get('show'):
         raise UserError('--wait-time is for --show')
     hook.wait_time = seconds

@@ -25,7 +25,7 @@ import os.path as osp
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from mmengine import dist, fileio
@@ -88,12 +88,15 @@ class Named(NamedTuple):
     where: str
 
 
-class Look(NamedTuple):
-    """What reading a picture told: why it cannot be used, its size as displayed and as stored."""
+class Look(Protocol):
+    """A picture that was read: why it cannot be used, its size as displayed and as stored."""
 
-    fault: str | None
-    size: tuple[int, int]
-    stored: tuple[int, int]
+    @property
+    def fault(self) -> str | None: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def stored(self) -> tuple[int, int]: ...
 
 
 @dataclass
@@ -167,9 +170,9 @@ def check_labels(part: Part, looks: Mapping[str, Look] | None = None) -> int:
         return len(part.named)
     if not content['images']:
         report.faults.append(f'{data.file}: it holds no image')
-    for item in content['images'] if looks is not None else ():
+    for item in content['images']:
         path = osp.join(data.images, str(item.get('file_name')).replace('\\', '/'))
-        look, stated = looks.get(path), coco.size(item)
+        look, stated = (looks or {}).get(path), coco.size(item)
         if look is None or look.fault or stated in (look.size, look.stored):
             continue
         if stated is not None:

@@ -350,9 +350,9 @@ class Runner(StockRunner):
 
     def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
         """Scale the rate to the batch: to its pictures, where an epoch has fewer than it has room for."""
-        stated = self._train_dataloader
+        stated: Any = self._train_dataloader  # type: ignore[has-type]
         if (auto_scale_lr or {}).get('enable') and isinstance(self.train_loop, StockEpochBasedTrainLoop):
-            there = math.ceil(len(self.train_dataloader.dataset) / self.world_size)  # type: ignore[arg-type]
+            there = math.ceil(len(self.train_dataloader.dataset) / self.world_size)
             if isinstance(stated, dict) and there < stated['batch_size']:
                 self._train_dataloader = {**stated, 'batch_size': there}
         try:

@@ -431,7 +431,7 @@ def _annotations(
     categories: dict[Hashable, Any],
     entries: dict[Any, dict | None],
     known: dict[Hashable, Any],
-    with_mask: bool,
+    with_mask: bool | None,
     findings: Findings,
 ) -> None:
     names = [item.get('id') for item in annotations]  # as the file says them
