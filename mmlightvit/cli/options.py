@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mmlightvit.cli import recipe, testing
 from mmlightvit.cli.arguments import KeyValues
 from mmlightvit.cli.config import load_config
+from mmlightvit.durable.programs import PROGRAMS
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ TRAIN = (
            help='keep the stem and the first N stages as they start'),
     option('--workers', 'short', recipe.use_workers, type=int, least=0, metavar='N', help='processes that load data'),
     option('--seed', 'short', 'randomness.seed', type=int, least=0, metavar='N', help='of everything random'),
-    option('--log', 'short', recipe.use_logs, nargs='+', metavar='NAME',
-           help='tensorboard, mlflow, wandb, clearml, dvclive, aim'),
+    option('--log', 'short', recipe.use_logs, nargs='+', metavar='NAME', help=', '.join(PROGRAMS)),
     option('--patience', 'short', recipe.use_patience, type=int, least=0, metavar='N',
            implied=lambda args, folder: PATIENCE if folder is not None else None,
            help=f'stop after N validations without progress, 0: never (default {PATIENCE} for a folder)'),

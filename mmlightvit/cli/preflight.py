@@ -19,20 +19,9 @@ from mmlightvit.cli.config import require_file
 from mmlightvit.data.data_root import evaluators
 from mmlightvit.data.paths import check_paths
 from mmlightvit.durable.find import goes_on
+from mmlightvit.durable.programs import PROGRAMS
 from mmlightvit.errors import UserError
 from mmlightvit.toolboxes import is_installed, kind_of
-
-# Where logs may go, ours by --log or MMEngine's by the config: the packages that it needs, and what has them.
-TRACKERS = {
-    'tensorboard': (('tensorboard',), 'tensorboard'),
-    'mlflow': (('mlflow', 'sqlalchemy', 'alembic'), 'mlflow-skinny sqlalchemy alembic'),
-    'wandb': (('wandb',), 'wandb'),
-    'clearml': (('clearml',), 'clearml'),
-    'dvclive': (('dvclive',), 'dvclive'),
-    'aim': (('aim',), 'aim'),
-    'neptune': (('neptune',), 'neptune'),  # MMEngine's alone
-}
-
 
 #: Necks that hand the channels of the backbone on.
 _PASSING_NECKS = ('GlobalAveragePooling', 'GeneralizedMeanPooling')
@@ -94,15 +83,16 @@ def check_vis_backends(cfg: Config) -> None:
         UserError: One is not.
     """
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
-    for backend in backends if isinstance(backends, (list, tuple)) else [backends]:
-        kind = kind_of(backend)
+    for entry in backends if isinstance(backends, (list, tuple)) else [backends]:
+        backend = entry.get('backend') if kind_of(entry) == 'Tracker' else entry
+        kind = backend if isinstance(backend, str) else kind_of(backend)
         name = kind.removesuffix('VisBackend').removesuffix('Log').lower()
-        packages, distributions = TRACKERS.get(name, ((), ''))
+        packages, install = PROGRAMS.get(name, ((), ''))
         if name == 'mlflow' and (kind == 'MLflowVisBackend' or os.environ.get('MLFLOW_TRACKING_URI')):
-            packages, distributions = ('mlflow',), 'mlflow-skinny'  # a server, or files: no database here
+            packages, install = ('mlflow',), 'mlflow-skinny'  # a server, or files: no database here
         missing = [package for package in packages if not is_installed(package)]
         if missing:
-            raise UserError(f'logging to {name} needs {", ".join(missing)}: pip install {distributions}')
+            raise UserError(f'logging to {name} needs {", ".join(missing)}: pip install {install}')
 
 
 def check_top_k(cfg: Config) -> None:

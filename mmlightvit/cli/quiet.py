@@ -25,7 +25,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _FOR_THE_FILE = re.compile(
     r'[-\n]*(System environment:|Config:|Hooks will be executed|paramwise_options|Distributed training is not used)'
     r'|.* takes the place of |"(FileClient|HardDiskBackend)" |The prefix is not set in metric'
-    r'|Exp name: |IoUMetric got empty'
+    r'|Exp name: |IoUMetric got empty|Please make sure that the mlflow server'
 )
 #: Lines that the toolboxes and pycocotools print.
 _PRINTED_FOR_THE_FILE = re.compile(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlightvit.cli.arguments import nearest
 from mmlightvit.cli.config import load_config
+from mmlightvit.durable.programs import PROGRAMS
 from mmlightvit.errors import UserError
 from mmlightvit.tasks import TASKS
 from mmlightvit.toolboxes import kind_of
@@ -226,17 +227,6 @@ def use_patience(cfg: Config, patience: int) -> None:
     cfg.custom_hooks = hooks
 
 
-#: By name, the class of mmlightvit.durable.trackers.
-LOGS = {
-    'tensorboard': 'TensorBoardLog',
-    'mlflow': 'MLflowLog',
-    'wandb': 'WandbLog',
-    'clearml': 'ClearMLLog',
-    'dvclive': 'DVCLiveLog',
-    'aim': 'AimLog',
-}
-
-
 def use_logs(cfg: Config, names: Sequence[str]) -> None:
     """Tell other programs of the run, besides the log file.
 
@@ -245,15 +235,15 @@ def use_logs(cfg: Config, names: Sequence[str]) -> None:
     """
     wanted = dict.fromkeys(name.strip().lower() for item in names for name in item.split(',') if name.strip())
     for name in wanted:
-        if name not in LOGS:
-            hint = nearest(name, LOGS)
-            known = f'nearest: {hint}' if hint else f'expected {", ".join(LOGS)}'
+        if name not in PROGRAMS:
+            hint = nearest(name, PROGRAMS)
+            known = f'nearest: {hint}' if hint else f'expected {", ".join(PROGRAMS)}'
             raise UserError(f'--log {name}: no logger of that name; {known}')
     if cfg.get('visualizer') is None:
         cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
     there = cfg.visualizer.get('vis_backends') or []
     there = list(there) if isinstance(there, (list, tuple)) else [there]
-    ours = [dict(type=f'mmlightvit.{LOGS[name]}', name=name) for name in wanted]
+    ours = [dict(type='mmlightvit.Tracker', backend=name, name=name) for name in wanted]
     cfg.visualizer.vis_backends = [backend for backend in there if backend.get('name') not in wanted] + ours
 
 

@@ -331,7 +331,7 @@ class Runner(StockRunner):
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build the visualizer, whose backends may fail without the run."""
         built = super().build_visualizer(visualizer)
-        trackers.guard(built, self.logger)
+        trackers.guard(built)
         return built
 
     def build_train_loop(self, loop: Any) -> Any:
