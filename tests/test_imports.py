@@ -64,6 +64,7 @@ from mmengine.registry import init_default_scope
 from mmlightvit.durable.runner import Runner
 from mmlightvit.registry import HOOKS, DATASETS, RUNNERS
 from mmdet.registry import MODELS
+import mmlightvit.operators.installed
 from mmdet.utils import register_all_modules
 register_all_modules()
 cfg = Config.fromfile({config!r})

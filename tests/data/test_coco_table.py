@@ -474,4 +474,4 @@ def test_one_odd_file_through_every_command_whole(
     results = json.loads((Path('predicted') / 'coco.json').read_text())
     assert {item['image_id'] for item in results} <= {'key1', 'key2'}
     pytest.importorskip('onnxruntime')
-    run('export', 'work', '--out', 'exported', '--data', str(world.folder))
+    run('export', 'work', '--out', 'exported.onnx', '--data', str(world.folder))

@@ -153,6 +153,7 @@ def test_mmengine_as_it_comes_loads_published_files(tmp_path, repo):
 
 INFERENCER = """
 import sys
+import mmlightvit.operators.installed
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.runner import checkpoint
@@ -170,7 +171,7 @@ print('mmengine', not hasattr(checkpoint.load_state_dict, '_mmlightvit_replaces'
 
 
 def test_mmdets_inferencer_loads_a_published_detector(tmp_path, repo):
-    """With no import of ours but the model: not even the one line of our runtime's base."""
+    """With no import of ours but the model and the operators that mmcv may lack."""
     pytest.importorskip('mmdet')
     sizes = dict(embed_dims=[8, 16, 32], num_heads=[1, 2, 4], num_blocks=[1, 1, 1], ffn_ratios=[2, 2, 2])
     arch = dict(_delete_=True, **sizes, num_global_tokens=2)
