@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 # Before torch is imported: many small tests on few cores are fastest with one thread.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -24,6 +26,13 @@ sys.modules.setdefault('openvino_telemetry', None)
 ROOT = Path(__file__).resolve().parents[1]
 # Tests import `oracles`, the demo's data and the paper's tables.
 sys.path[:0] = [str(folder) for folder in (Path(__file__).parent, ROOT / 'tools' / 'demo', ROOT / 'tools' / 'paper')]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _unformatted_dumps() -> Iterator[None]:
+    """MMEngine formats the config for each of its dumps, which takes longer than most trainings here."""
+    with mock.patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True)):
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import runpy
+import subprocess
+import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -56,3 +62,29 @@ def run_forked(processes: int, function: Callable, *args: Any, seconds: float = 
                     process.kill()
                 raise TimeoutError(f'ranks {alive} of {processes} did not end within {seconds} s')
         return [torch.load(Path(results) / f'{rank}.pt', weights_only=True) for rank in range(processes)]
+
+
+def _program(path: str, arguments: tuple[str, ...], cwd: str) -> list[Any]:
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # no forked process can use a GPU
+    os.chdir(cwd)
+    sys.argv = [path, *arguments]
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    code: Any = 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+            if isinstance(code, str):  # as the interpreter does
+                print(code, file=sys.stderr)
+                code = 1
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return [code, out.getvalue(), err.getvalue()]
+
+
+def run_program(path: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    """A Python program as a process runs it, but forked: torch and the toolboxes are not imported again."""
+    ((code, out, err),) = run_forked(1, _program, path, tuple(map(str, arguments)), str(cwd), seconds=280)
+    return subprocess.CompletedProcess([path, *arguments], code, out, err)

@@ -52,8 +52,6 @@ def test_from_labels_to_labelled_pictures(
     for package in (TASKS[task][0], 'hotcoco', 'matplotlib', 'tensorboard'):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    # MMEngine formats the config for each of its dumps, which takes longer than the training here.
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **settings: (text, True))
     names = _data(tmp_path / 'source', task, monkeypatch)
     _import(tmp_path / 'source', 'pets', task, names)
     capsys.readouterr()

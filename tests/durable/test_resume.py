@@ -2,10 +2,12 @@
 """A resumed run repeats the uninterrupted one; data depend on seed and position alone."""
 
 import errno
+import functools
 import itertools
 import os
 import pickle
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -148,6 +150,27 @@ def _run(directory, by_epoch, stock=False, **changes):
     return code, result.read_text() if result.exists() else (directory / 'out').read_text()[-3000:]
 
 
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A function to the work directory of a whole run, which is made once, and its fingerprint; nobody writes there."""
+
+    @functools.cache
+    def get(by_epoch, **changes):
+        directory = tmp_path_factory.mktemp('finished') / 'run'
+        code, whole = _run(directory, by_epoch, **changes)
+        assert code == 0, whole
+        return directory, whole
+
+    return get
+
+
+@pytest.fixture
+def one_epoch(finished, tmp_path):
+    """A copy of the work directory of a run of one epoch."""
+    directory, _ = finished(True, train_cfg__max_epochs=1, log_level='INFO')
+    return shutil.copytree(directory, tmp_path / 'run', symlinks=True)
+
+
 def _interrupted(at, number, **changes):
     return dict(
         custom_hooks=[dict(type='EMAHook', momentum=0.1), dict(type=runs.KillAt, at=at, number=int(number))], **changes
@@ -155,9 +178,8 @@ def _interrupted(at, number, **changes):
 
 
 @pytest.mark.parametrize(('by_epoch', 'number', 'workers'), [(True, 15, 2), (False, 9, 0), (True, 2, 0)])
-def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, by_epoch, number, workers):
-    code, whole = _run(tmp_path / 'whole', by_epoch)
-    assert code == 0, whole
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, finished, by_epoch, number, workers):
+    directory, whole = finished(by_epoch)
     code, _ = _run(tmp_path / 'cut', by_epoch, **_interrupted(7, number, workers=workers))
     assert code == (-9 if number == 9 else 128 + number)
     # A moved work directory is as good.
@@ -166,12 +188,12 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, by_epoch, number,
     assert (code, resumed) == (0, whole)
     names = {path.name for path in (tmp_path / 'moved').glob('*.pth')}
     assert not any(name.startswith('interrupted') for name in names)
-    assert names == {path.name for path in (tmp_path / 'whole').glob('*.pth')}
+    assert names == {path.name for path in directory.glob('*.pth')}
 
 
-def test_a_damaged_newest_checkpoint_is_skipped_aloud(tmp_path):
-    code, whole = _run(tmp_path / 'run', True)
-    assert code == 0, whole
+def test_a_damaged_newest_checkpoint_is_skipped_aloud(tmp_path, finished):
+    directory, whole = finished(True)
+    shutil.copytree(directory, tmp_path / 'run', symlinks=True)
     began = read_seal(tmp_path / 'run' / 'epoch_2.pth').run
     (tmp_path / 'run' / 'fingerprint').unlink()
     with open(tmp_path / 'run' / 'epoch_3.pth', 'r+b') as file:
@@ -196,16 +218,14 @@ class _NeverInitialised(runs.Classifier):
         raise AssertionError('the weights come from the checkpoint')
 
 
-def test_another_batch_size_or_data_set_is_refused(tmp_path):
-    code, whole = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
-    assert code == 0, whole
+def test_another_batch_size_or_data_set_is_refused(one_epoch):
     for change, words in (
         (dict(train_dataloader__batch_size=4), 'batch_size 3 -> 4'),
         (dict(train_dataloader__dataset__samples=15), 'samples 14 -> 15'),
     ):
-        code, _ = _run(tmp_path / 'run', True, resume=True, **change)
+        code, _ = _run(one_epoch, True, resume=True, **change)
         assert code == 1
-        assert words in (tmp_path / 'run' / 'out').read_text()
+        assert words in (one_epoch / 'out').read_text()
 
 
 def test_a_checkpoint_that_one_rank_cannot_read_is_an_answer_to_all(tmp_path, monkeypatch):
@@ -302,29 +322,24 @@ class _OtherModel(runs.Classifier):
         self.neck = torch.nn.Linear(1, 1)
 
 
-def test_a_run_of_another_model_is_refused(tmp_path):
+def test_a_run_of_another_model_is_refused(one_epoch):
     """Though the batch size is another one too."""
-    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
-    assert code == 0, result
     change = dict(train_dataloader__batch_size=4, model__type=_OtherModel)
-    code, _ = _run(tmp_path / 'run', True, resume=True, **change)
-    told = (tmp_path / 'run' / 'out').read_text()
-    assert code == 1 and 'is a checkpoint of another model' in told and 'batch_size' not in told
+    (one_epoch / 'out').unlink()
+    code, _ = _run(one_epoch, True, resume=True, **change)
+    output = (one_epoch / 'out').read_text()
+    assert code == 1 and 'is a checkpoint of another model' in output and 'batch_size' not in output
 
 
-def test_the_shape_of_a_run_is_a_file_format(tmp_path):
-    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1)
-    assert code == 0, result
-    meta = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['meta']
+def test_the_shape_of_a_run_is_a_file_format(one_epoch):
+    meta = read_checkpoint(one_epoch / 'epoch_1.pth')['meta']
     assert meta['shape_of_run'] == dict(world_size=1, batch_size=3, accumulative_counts=1, samples=14, batches=5)
-    assert meta['began'] == read_seal(tmp_path / 'run' / 'epoch_1.pth').run
+    assert meta['began'] == read_seal(one_epoch / 'epoch_1.pth').run
     assert 'written by another program' in resume.require_same_run({}, meta['shape_of_run'], by_epoch=True)
 
 
-def test_each_class_in_anothers_place_is_logged_once(tmp_path):
-    code, result = _run(tmp_path / 'run', True, train_cfg__max_epochs=1, log_level='INFO')
-    assert code == 0, result
-    lines = [line for line in (tmp_path / 'run' / 'out').read_text().splitlines() if 'takes the place of' in line]
+def test_each_class_in_anothers_place_is_logged_once(one_epoch):
+    lines = [line for line in (one_epoch / 'out').read_text().splitlines() if 'takes the place of' in line]
     assert sorted(line.split(' - ')[-1] for line in lines) == [
         f'mmlightvit.{name} takes the place of mmengine.{module}.{name}.'
         for name, module in (
@@ -370,29 +385,26 @@ def test_several_optimizers_are_saved_and_resumed(tmp_path):
     assert (code, resumed) == (0, whole)
 
 
-def test_settings_that_the_checkpoint_overrules_are_named(tmp_path):
-    one_epoch = dict(train_cfg__max_epochs=1, log_level='WARNING')
-    code, result = _run(tmp_path / 'run', True, **one_epoch)
-    assert code == 0, result
+def test_settings_that_the_checkpoint_overrules_are_named(one_epoch):
+    same = dict(resume=True, train_cfg__max_epochs=1, log_level='WARNING')
     words = 'settings of its checkpoint'
-    code, _ = _run(tmp_path / 'run', True, resume=True, **one_epoch)
+    code, _ = _run(one_epoch, True, **same)
     assert code == 0
-    assert words not in (tmp_path / 'run' / 'out').read_text()
+    assert words not in (one_epoch / 'out').read_text()
     changes = dict(param_scheduler__1__end=9, optim_wrapper__optimizer__lr=0.5, optim_wrapper__optimizer__eps=1e-4)
-    code, _ = _run(tmp_path / 'run', True, resume=True, **one_epoch, **changes)
+    code, _ = _run(one_epoch, True, **same, **changes)
     assert code == 0
-    (told,) = [line for line in (tmp_path / 'run' / 'out').read_text().splitlines() if words in line]
+    (line,) = [line for line in (one_epoch / 'out').read_text().splitlines() if words in line]
     for part in ('optimizer.lr: 0.01, not 0.5', 'eps: 1e-08, not 0.0001', '1.end: 3, not 9', 'load_from=FILE'):
-        assert part in told
+        assert part in line
 
 
-def test_more_epochs_need_a_schedule_that_reaches_them(tmp_path):
-    code, result = _run(tmp_path / 'run', True)
-    assert code == 0, result
-    code, result = _run(tmp_path / 'run', True, resume=True, train_cfg__max_epochs=5, param_scheduler__1__end=5)
+def test_more_epochs_need_a_schedule_that_reaches_them(tmp_path, finished):
+    run = shutil.copytree(finished(True)[0], tmp_path / 'run', symlinks=True)
+    code, _ = _run(run, True, resume=True, train_cfg__max_epochs=5, param_scheduler__1__end=5)
     assert code == 1
-    told = (tmp_path / 'run' / 'out').read_text()
+    output = (run / 'out').read_text()
     assert (
-        'cannot resume to 5 epochs: the checkpoint goes on with its own CosineAnnealingLR, which ends after 3' in told
+        'cannot resume to 5 epochs: the checkpoint goes on with its own CosineAnnealingLR, which ends after 3' in output
     )
-    assert 'train_cfg.max_epochs=3, or start a new run' in told
+    assert 'train_cfg.max_epochs=3, or start a new run' in output

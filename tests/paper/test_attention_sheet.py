@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from attention_sheet import choose, draw_sheet
 from PIL import Image
+from processes import run_program
 from torch import nn
 from variants import TEST_ARCH
 from whole_images import prepare_image, whole_input
@@ -104,7 +102,6 @@ def test_images_that_cannot_be_read(tmp_path):
     (['x.jpg', '--config', 'configs/lightvit_t_imagenet.py', '--checkpoint', 'c.pth'], 'image not found: x.jpg'),
 ])  # fmt: skip
 def test_a_bad_path_is_one_line(repo, args, words):
-    tool = 'tools/paper/global_attention.py'
-    done = subprocess.run([sys.executable, tool, *args], cwd=repo, capture_output=True, text=True, check=False)
+    done = run_program('tools/paper/global_attention.py', *args, cwd=repo)
     assert done.returncode == 1 and done.stderr.startswith('error: ') and words in done.stderr
     assert done.stderr.count('\n') == 1

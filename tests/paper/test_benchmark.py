@@ -13,12 +13,15 @@ import time
 import pytest
 import steps
 import torch
+from processes import run_program
 from roofline import Machine, floor_line
 from torch import nn
 from variants import TEST_ARCH
 
+from mmlightvit.cli.config import load_config
 from mmlightvit.errors import UserError
 from mmlightvit.models.backbones import LightViT
+from mmlightvit.toolboxes import import_toolbox
 
 
 class Sleeper(nn.Module):
@@ -119,10 +122,8 @@ def test_floor_counts_the_weights_once():
 
 
 def tool(repo, *args):
-    """The tool in a process of its own that sees no GPU."""
-    command = [sys.executable, 'tools/paper/benchmark.py', *map(str, args)]
-    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
-    return subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=300, check=False)
+    """The tool in a forked process."""
+    return run_program('tools/paper/benchmark.py', *args, cwd=repo)
 
 
 QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
@@ -154,6 +155,7 @@ def test_tool_against_another_form(repo, tmp_path):
     'config', ['lightvit_t_imagenet.py', 'mask_rcnn_lightvit_t_1x.py', 'semantic_fpn_lightvit_t_ade20k.py']
 )
 def test_tool_with_a_config(repo, config):
+    import_toolbox(load_config(str(repo / 'configs' / config)).default_scope)  # before the tool is forked
     done = tool(repo, f'configs/{config}', *QUICK)
     assert done.returncode == 0, done.stderr
     assert 'mmlightvit' in done.stdout and 'reached' in done.stdout
@@ -180,7 +182,6 @@ def test_tool_against_a_peer(repo):
     (('--size', '64'), "--size: expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH such as 224x224, got '64'"),
     (('--reference', 'no.py:Model'), "expected FILE.py:CLASS with an existing file, got 'no.py:Model'"),
     (('--reference-form', 'eager'), '--reference-form: expected together with --reference FILE.py:CLASS'),
-    (('--device', 'cuda'), 'device cuda: no GPU is visible; use cpu'),
     (('--device', 'gpu'), "device: expected a torch device such as cpu or cuda, got 'gpu'"),
     (('--csv', 'no/such/folder/t.csv'), 'does not exist'),
     (('--form', 'graph'), 'form graph: expected inference on a CUDA device'),
@@ -188,3 +189,12 @@ def test_tool_against_a_peer(repo):
 def test_tool_says_what_is_wrong(repo, args, message):
     done = tool(repo, 'tiny', *args)
     assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_tool_where_no_gpu_is_visible(repo):
+    """In a process of its own."""
+    command = [sys.executable, 'tools/paper/benchmark.py', 'tiny', '--device', 'cuda']
+    env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1 and 'device cuda: no GPU is visible; use cpu' in done.stderr
+    assert 'Traceback' not in done.stderr
