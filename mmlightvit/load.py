@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from mmlightvit.deploy.formats import ENDINGS
+from mmlightvit.deploy.formats import ENDINGS, ending_of
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model
 from mmlightvit.model_folder.info import FILE
@@ -90,7 +90,7 @@ def _torch_backend(query: Query) -> ModuleType:
 
 #: In the order in which they are tried.
 OPENERS = (
-    Opener(lambda query: query.path.suffix in ENDINGS and query.path.is_file(), _open_exported),
+    Opener(lambda query: ending_of(query.path) in ENDINGS and query.path.is_file(), _open_exported),
     Opener(lambda query: '://' not in query.name and not query.path.exists(), _open_named),
     Opener(
         lambda query: (query.path / FILE).is_file(),

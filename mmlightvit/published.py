@@ -5,7 +5,7 @@ Each row maps the beginning of a key, the rest is carried over, and the first ro
 ``{j}`` are numbers: the published files number the downsampling and the blocks of a stage in one list, so block ``j``
 of a later stage stands there as ``{j+1}``.
 
-Reading order: tables -> names -> values that depend on the window -> pre-hooks of ``load_state_dict``.
+Reading order: tables -> names -> values that depend on the window -> what the models do in ``load_state_dict``.
 """
 
 from __future__ import annotations
@@ -168,11 +168,11 @@ def resize_table(table: Tensor, rows: int) -> Tensor | None:
     return resized.flatten(1).T.to(table.dtype)
 
 
-# Pre-hooks, by which any loader that ends in `load_state_dict`, of torch or mmengine, takes published files ----------
+# First in the models' `_load_from_state_dict`, so any loader of torch or mmengine takes published files --------------
 
 
 def translate_backbone(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
-    """Pre-hook of the backbone: published names, and position-bias tables of other window sizes.
+    """The backbone's state as it loads: published names, and position-bias tables of other window sizes.
 
     A bare backbone leaves out the norm, neck and head that stand beside it in a classifier's file. Classifiers as a
     whole are out of reach: a loader hands a part its own keys only, and there the published backbone has no prefix.
@@ -195,6 +195,6 @@ def translate_backbone(module: nn.Module, state: MutableMapping[str, Any], prefi
 
 
 def translate_neck(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *reports: Any) -> None:
-    """Pre-hook of the neck: the names of the published detectors."""
+    """The neck's state as it loads: the names of the published detectors."""
     for key in [key for key in state if key.startswith(prefix)]:
         state[prefix + _rename(key.removeprefix(prefix), NECK, forward=True)] = state.pop(key)

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+
 import pytest
 import torch
 
@@ -182,6 +186,45 @@ def test_prune_intermediate_layers(image, indices, kept):
         torch.testing.assert_close(model.forward_intermediates(image, [kept - 1], intermediates_only=True), before)
     assert len(model.backbone.stages) == kept
     assert not list(model.head.parameters())
+
+
+def features_model(seed):
+    torch.manual_seed(seed)
+    return timm.create_model('lightvit_tiny', features_only=True, out_indices=(0, 1))
+
+
+def pruned_model(seed):
+    torch.manual_seed(seed)
+    model = timm.create_model('lightvit_tiny')
+    model.prune_intermediate_layers([0, 1], prune_norm=True)
+    return model
+
+
+def same_weights(one, other):
+    return all(value.equal(other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize('make', [features_model, pruned_model])
+def test_a_shortened_model_is_copied_averaged_and_loads(make):
+    """The backbone that it was cut off from is gone, and what it did while loading must not be."""
+    source, target = make(0), make(1)
+    gc.collect()
+    average = timm.utils.ModelEmaV3(target, decay=0.5)
+    assert same_weights(target, average.module) and not same_weights(source, target)
+    for model in (target, average.module, copy.deepcopy(target), pickle.loads(pickle.dumps(target))):
+        model.load_state_dict(source.state_dict())
+        assert same_weights(source, model)
+    average.update(source)
+    assert same_weights(source, average.module)
+
+
+def test_a_features_model_takes_published_names():
+    from mmlightvit.published import rename_to_published
+
+    source, target = features_model(0), features_model(1)
+    published = rename_to_published(source.model.backbone.state_dict(), 'backbone')
+    target.load_state_dict({f'model.backbone.{name}': value for name, value in published.items()})
+    assert same_weights(source, target)
 
 
 @pytest.mark.parametrize('coarse', [False, True])

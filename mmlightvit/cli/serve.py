@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlightvit.cli.arguments import Parser
-from mmlightvit.deploy.formats import FORMATS
+from mmlightvit.deploy.formats import FORMATS, ending_of
 from mmlightvit.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def _named(models: Sequence[str]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for model in models:
         path = Path(model)
-        if path.suffix in _ENDINGS and not path.exists():
+        if ending_of(path) in _ENDINGS and not path.exists():
             raise UserError(f'no file {model}')
-        if path.suffix not in _ENDINGS or not path.is_file():
+        if ending_of(path) not in _ENDINGS or not path.is_file():
             raise UserError(
                 f'{model} is no exported file ({", ".join(_ENDINGS)}); export it first: mmlightvit export {model}'
             )

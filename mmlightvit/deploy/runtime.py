@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmlightvit.deploy.formats import Engine, open_file, pt2
+from mmlightvit.deploy.formats import Engine, ending_of, open_file, pt2
 from mmlightvit.errors import UserError
 from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import Prepared
@@ -80,7 +80,7 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         UserError: It is not one of ours.
     """
-    return _info(pt2.read_metadata(path), path) if path.suffix == pt2.FORMAT.ending else load_exported(path).info
+    return _info(pt2.read_metadata(path), path) if ending_of(path) == pt2.FORMAT.ending else load_exported(path).info
 
 
 def _info(metadata: str | None, path: Path) -> ModelInfo:

@@ -67,10 +67,9 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str
         BadSample: No known format, or too many pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=formats) as image:
-                header = Header(image.height, image.width, image.mode)
+        # What Pillow remarks on a broken header is in our own message.
+        with warnings.catch_warnings(action='ignore'), Image.open(io.BytesIO(content), formats=formats) as image:
+            header = Header(image.height, image.width, image.mode)
     except Image.DecompressionBombError:
         raise TooManyPixels(f'its header claims more pixels than max_pixels={max_pixels:,}') from None
     except UnidentifiedImageError:

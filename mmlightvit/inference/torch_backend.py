@@ -32,7 +32,7 @@ from mmlightvit.inference.model import Model, Raw
 from mmlightvit.inference.preprocess import Prepared
 from mmlightvit.model_folder.describe import describe
 from mmlightvit.model_folder.info import FILE, FOLDER, ModelInfo
-from mmlightvit.model_folder.parts import checked_model
+from mmlightvit.model_folder.parts import checked_model, registered_parts_alone
 from mmlightvit.model_folder.write import WEIGHTS
 from mmlightvit.pictures.masks import Masks
 from mmlightvit.tasks import CLASSIFICATION, SEGMENTATION
@@ -153,7 +153,8 @@ def load_folder(folder: Path, device: str | None, config: Path | None = None) ->
         raise UserError(f'{folder} has a {FILE}, but no {WEIGHTS}')
     if info.weights_sha256 is not None and zoo.digest(path) != info.weights_sha256:
         raise UserError(f'{path} is not what {FILE} was written with: its SHA-256 differs from weights_sha256')
-    return _load(info, read_checkpoint(path), str(path), device)
+    with registered_parts_alone() if config is None else contextlib.nullcontext():
+        return _load(info, read_checkpoint(path), str(path), device)
 
 
 def load_work_dir(folder: Path, device: str | None) -> Model:

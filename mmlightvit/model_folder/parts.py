@@ -7,6 +7,7 @@ open files or run code of others. So a folder gets the parts of a list alone, an
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -65,6 +66,8 @@ _NAMES_PART = ('norm_layer', 'conv_type', 'padding_mode')
 #: Settings that name a file, an address or whose code is to be run; unset they do no harm.
 _NAMES_FILE = ('pretrained', 'checkpoint', 'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir',
                'trust_remote_code')  # fmt: skip
+#: Settings that may be numbers, and as text would be the name of a file.
+_NUMBERS_ALONE = ('class_weight',)
 #: The only scopes that a part may be of.
 _SCOPES = (*SCOPES, 'mmengine', 'mmcv', 'mmlightvit')
 #: What the text of a setting looks like: words, with a dot before a digit alone, so never a path, address or module.
@@ -79,6 +82,8 @@ def may_hold(key: str, value: Any) -> bool:
         return not value
     if not isinstance(value, str):
         return True
+    if key in _NUMBERS_ALONE:
+        return False
     return key in ('type', '_scope_') or bool((_TIMM_NAME if key == 'model_name' else _WORDS).fullmatch(value))
 
 
@@ -101,22 +106,25 @@ def checked_model(info: ModelInfo) -> dict[str, Any]:
     Raises:
         UserError: It asks for what is not on the list; nothing has been imported or built for it.
     """
-    from mmlightvit.toolboxes import import_toolbox
-
-    scopes = {info.scope} | {name.partition('.')[0] for name in _scopes(info.model) if isinstance(name, str)}
-    for scope in sorted(scopes & set(SCOPES)):
-        import_toolbox(scope)
     model = _checked(info.model, 'model', '', info.scope)
     assert isinstance(model, dict)
     return model
 
 
-def _scopes(value: Any) -> Iterator[Any]:
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    if isinstance(value, Mapping):
-        yield from (value[key] for key in ('type', '_scope_') if key in value)
-    for item in items:
-        yield from _scopes(item)
+@contextlib.contextmanager
+def registered_parts_alone() -> Iterator[None]:
+    """While a model is built, no registry of MMEngine imports a name that it does not know.
+
+    A name on the list may be unknown to the registry that is asked for it, and then a file of that name would be run.
+    """
+    from mmengine.registry import registry
+
+    imported = registry.get_object_from_string
+    registry.get_object_from_string = lambda name: None
+    try:
+        yield
+    finally:
+        registry.get_object_from_string = imported
 
 
 def _checked(value: Any, place: str, key: str, scope: str) -> Any:
@@ -199,8 +207,11 @@ def _tables(scope: str, alone: bool) -> list[Any]:
     from mmengine.registry import MODELS, TASK_UTILS
 
     from mmlightvit import registry
+    from mmlightvit.toolboxes import import_toolbox
 
     registry.MODELS.import_from_location()
+    if scope in SCOPES:
+        import_toolbox(scope)
     tables = [MODELS, TASK_UTILS] if not alone or scope in ('mmengine', 'mmcv') else []
     for root in (MODELS, TASK_UTILS):
         child = root.children.get(scope)

@@ -12,6 +12,7 @@ import io
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ def orientation_of(image: Image.Image) -> int | None:
 def displayed_size(file: Path | BinaryIO) -> tuple[int, int] | None:
     """(height, width) of a picture file as displayed, by its header; None where it cannot be read."""
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings(action='ignore'), Image.open(file) as image:
             orientation = orientation_of(image)
             width, height = image.size
             if image.format == 'TIFF':  # of which newer versions of Pillow give the size as displayed

@@ -84,6 +84,15 @@ def test_a_program_is_opened_with_the_users_word_alone(program, tmp_path):
     assert main(['predict', str(program), *options, '--trust']) == 0
 
 
+def test_an_ending_in_capitals_is_the_same_format(program, tmp_path, capsys):
+    path = tmp_path / 'TINY.PT2'
+    path.write_bytes(program.read_bytes())
+    with pytest.raises(UserError, match=r'is a program.*--trust'):
+        load_model(path)
+    assert load_model(path, trust=True).info == INFO and read_info(path) == INFO
+    assert main(['serve', str(path)]) == 1 and 'export it first' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('command', ['predict', 'val', 'report', 'compare', 'serve', 'benchmark', 'export'])
 def test_no_command_opens_what_nobody_trusts(hostile, tmp_path, monkeypatch, capsys, command):
     path, mark = hostile
@@ -93,9 +102,9 @@ def test_no_command_opens_what_nobody_trusts(hostile, tmp_path, monkeypatch, cap
             (tmp_path / 'data' / split / label).mkdir(parents=True)
             Image.new('RGB', (8, 8), (len(label) * 9, 9, 99)).save(tmp_path / 'data' / split / label / 'p.png')
     assert main(['data', 'import', 'data', '--out', 'set']) == 0
-    operands = {'compare': [str(path), 'set'], 'serve': [], 'benchmark': [], 'export': []}.get(command, ['set'])
+    operands = {'predict': ['data/val/cat'], 'compare': [str(path), 'set'], 'serve': [], 'benchmark': [], 'export': []}
     capsys.readouterr()
-    assert main([command, str(path), *operands]) == 1
+    assert main([command, str(path), *operands.get(command, ['set'])]) == 1
     error = capsys.readouterr().err
     assert ('--trust' in error) == (command != 'serve') and error.count('\n') == 1
     assert not mark.exists()

@@ -289,6 +289,18 @@ def test_nothing_that_a_folder_names_is_run(folder, tmp_path, monkeypatch, paylo
     assert not os.path.exists('executed')
 
 
+@pytest.mark.parametrize('name', ['AnchorGenerator', 'mmdet.AnchorGenerator', 'MaxIoUAssigner'])
+def test_a_file_that_has_the_name_of_a_part_is_not_run(folder, tmp_path, monkeypatch, name):
+    """The parts are on the list, but the models' registry does not have them."""
+    (tmp_path / f'{name.rpartition(".")[2]}.py').write_text('open("executed", "w")')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    changed(folder, tmp_path / 'm', lambda content: content['model'].update(neck={'type': name}))
+    with pytest.raises(UserError, match=r'AnchorGenerator|MaxIoUAssigner'):
+        load_model(tmp_path / 'm')
+    assert not os.path.exists('executed')
+
+
 def test_the_first_payload_is_named(folder, tmp_path):
     payload = {'type': 'os.system', 'command': 'true'}
     changed(folder, tmp_path / 'm', lambda content: content['model'].update(backbone=payload))
@@ -296,16 +308,18 @@ def test_the_first_payload_is_named(folder, tmp_path):
         load_model(tmp_path / 'm')
 
 
-def test_paths_and_addresses_in_a_folder_are_dropped(folder, tmp_path):
-    address = 'http://127.0.0.1:9/evil.pth'
-
-    def change(content):
-        content['model']['backbone']['init_cfg'] = {'type': 'Pretrained', 'checkpoint': address}
-        content['model']['pretrained'] = address
-        content['model']['rpn_head']['where'] = address  # no argument of it, so only dropped it builds
-
-    changed(folder, tmp_path / 'm', change)
-    load_model(tmp_path / 'm')
+@pytest.mark.parametrize(
+    ('part', 'setting', 'value'),
+    [
+        ('backbone', 'init_cfg', {'type': 'Pretrained', 'checkpoint': 'http://127.0.0.1:9/evil.pth'}),
+        ('rpn_head', 'pretrained', 'http://127.0.0.1:9/evil.pth'),
+        ('rpn_head', 'where', 'weights/evil.pth'),
+    ],
+)
+def test_a_folder_that_names_a_path_or_an_address_is_refused(folder, tmp_path, part, setting, value):
+    changed(folder, tmp_path / 'm', lambda content: content['model'][part].update({setting: value}))
+    with pytest.raises(UserError, match=rf'^model\.json asks for .*\(model\.{part}\.{setting}\), .* no file, address'):
+        load_model(tmp_path / 'm')
 
 
 def test_weights_that_were_exchanged_are_noticed(trained, tmp_path):

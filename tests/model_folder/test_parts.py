@@ -145,6 +145,7 @@ REFUSED = {
     ),
     'pretrained': ({'type': 'ResNet', 'depth': 50, 'pretrained': 'torchvision'}, 'pretrained'),
     'a pickle of weights of classes': ({'type': 'CrossEntropyLoss', 'class_weight': 'w.pkl'}, r'w\.pkl.*class_weight'),
+    'a pickle without an ending': ({'type': 'CrossEntropyLoss', 'class_weight': 'pkl'}, r'pkl.*class_weight'),
     'a path': ({'type': 'ResNet', 'depth': 50, 'where': '/etc/passwd'}, 'etc/passwd.*where'),
     'an address in a list': ({'type': 'ResNet', 'where': [['http://127.0.0.1:9']]}, 'http'),
 }

@@ -42,7 +42,7 @@ def assert_equal(one: nn.Module, other: nn.Module) -> None:
 
 
 def copies(model: nn.Module) -> list[nn.Module]:
-    """The model, a deep copy and one that was pickled: hooks have to survive both, each with its own model."""
+    """The model, a deep copy and one that was pickled: loading has to survive both, each with its own model."""
     return [model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
 
 

@@ -22,6 +22,11 @@ FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
 ENDINGS = tuple(export_format.ending for export_format in FORMATS.values())
 
 
+def ending_of(path: Path) -> str:
+    """A file's ending as it stands in :data:`ENDINGS`, however it is written."""
+    return path.suffix.lower()
+
+
 def open_file(path: Path, device: str | None = None, threads: int | None = None, *, trust: bool = False) -> Engine:
     """The engine for a file.
 
@@ -35,11 +40,11 @@ def open_file(path: Path, device: str | None = None, threads: int | None = None,
     Raises:
         UserError: It cannot be opened, or is a program that nobody trusts.
     """
-    if path.suffix == pt2.FORMAT.ending and not trust:
+    if ending_of(path) == pt2.FORMAT.ending and not trust:
         raise UserError(
             f'{path} is a program of torch.export, and opening one can run any code, as a config can: if you trust '
             'where it comes from, say so by --trust (trust=True in Python); .onnx and .xml files are data'
         )
     by_ending = {export_format.ending: export_format for export_format in FORMATS.values()}
-    runtime = FORMATS['openvino'] if (device or '').startswith('openvino') else by_ending.get(path.suffix)
+    runtime = FORMATS['openvino'] if (device or '').startswith('openvino') else by_ending.get(ending_of(path))
     return (runtime or next(iter(FORMATS.values()))).open(path, device, threads)

@@ -210,7 +210,11 @@ class LightViT(BaseModule):
         if self.global_token is not None:
             nn.init.trunc_normal_(self.global_token, std=0.02)
         self._freeze_stages()
-        self._register_load_state_dict_pre_hook(translate_backbone, with_module=True)
+
+    # A method, as a hook of torch belongs to the object that it was registered on, and not to what timm copies off it.
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *reports: Any) -> None:
+        translate_backbone(self, state_dict, prefix, *reports)
+        super()._load_from_state_dict(state_dict, prefix, *reports)
 
     @classmethod
     def from_pretrained(cls, source: str, **kwargs: Any) -> LightViT:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -94,11 +95,14 @@ class LightViTFPN(BaseModule):
             for _ in range(num_transposed)
         )
         self.transposed_fpn_convs = nn.ModuleList(conv(out_channels, 3) for _ in range(num_transposed))
-        self._register_load_state_dict_pre_hook(translate_neck, with_module=True)
         self.extra_convs = nn.ModuleList()
         if extra_convs_on is not None:
             first = in_channels[-1] if extra_convs_on == 'input' else out_channels
             self.extra_convs.extend(conv(first if i == 0 else out_channels, 3, stride=2) for i in range(self.num_extra))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *reports: Any) -> None:
+        translate_neck(self, state_dict, prefix, *reports)
+        super()._load_from_state_dict(state_dict, prefix, *reports)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, in_channels[i], H_i, W_i), finest first -> ``num_outs`` maps (B, out_channels, h, w)."""
