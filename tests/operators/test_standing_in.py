@@ -60,7 +60,7 @@ import mmlightvit.operators.installed
 EARLY = """
 import mmlightvit.operators.installed
 assert 'torch' not in __import__('sys').modules
-import mmseg.utils, mmdet.models, mmdet.utils.large_image
+import mmseg.utils, mmdet.utils.large_image
 from mmengine.utils.dl_utils import mmcv_full_available
 assert mmcv_full_available()
 from mmcv.ops import point_sample, batched_nms
@@ -83,7 +83,7 @@ def test_importing_the_package_changes_nothing(pure, repo, tmp_path):
     ('first', 'held'),
     [
         ('mmseg.utils', 'mmseg.utils.mask_classification.point_sample'),
-        ('mmdet.structures', 'mmdet.structures.mask.structures.roi_align'),
+        ('mmdet.structures.mask', 'mmdet.structures.mask.structures.roi_align'),
     ],
 )
 def test_too_late_is_refused_in_one_line(pure, repo, tmp_path, first, held):
@@ -100,29 +100,43 @@ def test_early_enough_the_toolboxes_have_operators_and_a_missing_one_is_named(pu
     seen = run('-c', EARLY, path=[pure, repo], cwd=tmp_path)
     assert seen.out.startswith('torchvision ') and 'roi_align, roi_pool' in seen.out, seen.text
     assert seen.code == 1
-    assert 'UserError: roi_align_rotated_forward of mmcv, called by __main__, line 14, is not among' in seen.error
+    line = 1 + next(number for number, text in enumerate(EARLY.splitlines()) if 'RoIAlignRotated' in text)
+    assert f'UserError: roi_align_rotated_forward of mmcv, called by __main__, line {line}, is not among' in seen.error
     assert '--no-build-isolation' in seen.error and 'onedl-mmcv' in seen.error
 
 
-DOOR = "from mmlightvit.toolboxes import import_toolbox\nimport_toolbox('mmpretrain')"
+#: What is said of a module in the place of the compiled one, by its text.
+BROKEN = {
+    "raise ImportError('/x/mmcv/_ext.so: undefined symbol: _ZN3c10')": 'were compiled for another PyTorch than',
+    "raise ImportError('bad magic')": "mmcv's operators cannot be loaded: bad magic",
+    'def nms(): ...': 'are of another version than mmcv: active_rotated_filter_forward miss in module _ext',
+}
+DOOR = """
+import pathlib, sys
+sys.dont_write_bytecode = True
+from mmlightvit.errors import UserError
+from mmlightvit.toolboxes import import_toolbox
+for extension in {extensions}:
+    pathlib.Path({file!r}).write_text(extension)
+    for name in [name for name in sys.modules if name.startswith(('mmcv.ops', 'mmcv._ext'))]:
+        del sys.modules[name]
+    try:
+        import_toolbox('mmpretrain')
+    except UserError as error:
+        print(error)
+"""
 
 
-@pytest.mark.parametrize(
-    ('extension', 'said'),
-    [
-        ("raise ImportError('/x/mmcv/_ext.so: undefined symbol: _ZN3c10')", 'were compiled for another PyTorch than'),
-        ("raise ImportError('bad magic')", "mmcv's operators cannot be loaded: bad magic"),
-        ('def nms(): ...', 'are of another version than mmcv: active_rotated_filter_forward miss in module _ext'),
-    ],
-)
-def test_a_broken_build_is_one_line_with_both_commands(pure, repo, tmp_path, extension, said):
+def test_a_broken_build_is_one_line_with_both_commands(pure, repo, tmp_path):
     pytest.importorskip('mmpretrain')
     broken = shutil.copytree(pure, tmp_path / 'broken')
-    (broken / 'mmcv' / '_ext.py').write_text(extension + '\n')
-    seen = run('-c', DOOR, path=[broken, repo], cwd=tmp_path)
-    assert seen.code == 1
-    assert seen.error.startswith('mmlightvit.errors.UserError: mmcv') and said in seen.error, seen.text
-    assert seen.error.count('pip install') == 2
+    code = DOOR.format(extensions=[*BROKEN], file=str(broken / 'mmcv' / '_ext.py'))
+    seen = run('-c', code, path=[broken, repo], cwd=tmp_path)
+    messages = seen.out.splitlines()
+    assert len(messages) == len(BROKEN), seen.text
+    for message, cause in zip(messages, BROKEN.values()):
+        assert message.startswith('mmcv') and cause in message
+        assert message.count('pip install') == 2
 
 
 def test_a_torchvision_without_operators_is_named(pure, repo, tmp_path):
@@ -135,6 +149,7 @@ def test_a_torchvision_without_operators_is_named(pure, repo, tmp_path):
 
 
 def test_a_torchvision_for_the_cpu_beside_a_gpu_is_named(monkeypatch):
+    pytest.importorskip('torchvision')  # it defines the operator that is replaced
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.version, 'cuda', '13.0')
     monkeypatch.setattr(torch.ops.torchvision, '_cuda_version', lambda: -1)
@@ -173,4 +188,26 @@ def test_a_line_in_site_packages_is_enough_for_all_programs(pure, repo, tmp_path
     (tmp_path / 'mmlightvit_operators.pth').write_text('import mmlightvit.operators.installed\n')
     code = f"import site, sys; site.addsitedir({str(tmp_path)!r}); assert 'torch' not in sys.modules; import mmcv.ops"
     seen = run('-c', code, path=[pure, repo], cwd=tmp_path)
+    assert seen.code == 0, seen.text
+
+
+WORKER = """
+import multiprocessing, sys
+{line}
+
+def work():
+    import mmcv.ops
+
+if __name__ == '__main__':
+    worker = multiprocessing.get_context('spawn').Process(target=work)
+    worker.start()
+    worker.join()
+    sys.exit(worker.exitcode)
+"""
+
+
+def test_a_spawned_worker_has_them_by_the_line_at_the_top_of_the_program(pure, repo, tmp_path):
+    """A spawned process imports the main program again, and nothing of what that did later."""
+    (tmp_path / 'program.py').write_text(WORKER.format(line=operators.LINE))
+    seen = run('program.py', path=[pure, repo], cwd=tmp_path)
     assert seen.code == 0, seen.text
