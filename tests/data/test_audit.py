@@ -85,7 +85,7 @@ def test_real_pictures_have_no_leak_until_one_is_planted(tmp_path: Path, shared:
     for split in ('train2017', 'val2017'):
         (tmp_path / 's' / split).mkdir(parents=True)
         for path in (root / split).iterdir():
-            (tmp_path / 's' / split / path.name).symlink_to(path)
+            shutil.copy(path, tmp_path / 's' / split)
     shutil.copytree(root / 'annotations', tmp_path / 's' / 'annotations')
     first = sorted((tmp_path / 's' / 'train2017').iterdir())[0]
     victim = sorted((tmp_path / 's' / 'val2017').iterdir())[0]

@@ -129,6 +129,7 @@ def tool(repo, *args):
 QUICK = ('--size', '64x64', '--rounds', 2, '--seconds', 0.01)
 
 
+@pytest.mark.slow
 def test_tool_against_another_form(repo, tmp_path):
     reference = tmp_path / 'reference.py'
     reference.write_text('from mmlightvit.models.backbones import LightViT\n\nclass Other(LightViT):\n    pass\n')
@@ -151,6 +152,7 @@ def test_tool_against_another_form(repo, tmp_path):
     assert 'round 2 of 2' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config', ['lightvit_t_imagenet.py', 'mask_rcnn_lightvit_t_1x.py', 'semantic_fpn_lightvit_t_ade20k.py']
 )
@@ -161,6 +163,7 @@ def test_tool_with_a_config(repo, config):
     assert 'mmlightvit' in done.stdout and 'reached' in done.stdout
 
 
+@pytest.mark.slow
 def test_sizes_with_batches_of_their_own(repo, tmp_path):
     done = tool(
         repo, 'tiny', *QUICK[2:], '--size', '4x32x32', '1x64x64', '64x32', '--batch', 2, '--csv', tmp_path / 't'
@@ -171,6 +174,7 @@ def test_sizes_with_batches_of_their_own(repo, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tool_against_a_peer(repo):
     pytest.importorskip('timm')
     done = tool(repo, 'tiny', '--against', 'pvt_v2_b0', *QUICK)
