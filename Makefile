@@ -58,9 +58,10 @@ $(STAMPS)/package: setup.py pyproject.toml $(STAMPS)/venv $(STAMPS)/torch-wanted
 	$(PY) -m pip install --no-compile --no-build-isolation $(TORCH) -e '.[train,$(EXTRAS)]'
 	@touch $@
 
-# The toolboxes. mmcv has one version with operators and without, so each kind of wheel has a cache of its own, compiled
+# The toolboxes, as bytecode: what Python has to say of two files of theirs is not for the first who imports them.
+# mmcv has one version with operators and without, so each kind of wheel has a cache of its own, compiled
 # ones one for each PyTorch; and what is installed of another kind goes first, or pip would be content with it.
-install_toolboxes = $(PY) -m pip install --no-compile --no-deps -r requirements/toolboxes.txt --cache-dir
+install_toolboxes = $(PY) -m pip install --no-deps -r requirements/toolboxes.txt --cache-dir
 remove_mmcv = $(PY) -m pip uninstall --quiet --yes onedl-mmcv
 
 # mmcv builds its operators where its build finds a torch, as on a PYTHONPATH.
