@@ -68,8 +68,9 @@ def _imports(path: Path, package: str) -> set[str]:
 def imports(repo) -> dict[str, set[tuple[str, str]]]:
     """By room, the rooms that it imports and the file that does."""
     graph: dict[str, set[tuple[str, str]]] = {}
-    rooms = {path.stem for path in (repo / 'mmlightvit').iterdir() if path.suffix == '.py' or path.is_dir()}
-    for path in sorted((repo / 'mmlightvit').rglob('*.py')):
+    files = [path for path in sorted((repo / 'mmlightvit').rglob('*.py')) if '.mim' not in path.parts]  # resources
+    rooms = {Path(path.relative_to(repo).parts[1]).stem for path in files}
+    for path in files:
         relative = path.relative_to(repo)
         room = Path(relative.parts[1]).stem
         targets = {name.split('.')[1] for name in _imports(relative, 'mmlightvit')} & rooms - {room}
