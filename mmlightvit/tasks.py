@@ -1,7 +1,7 @@
 # Copyright (c) The mmlightvit authors. SPDX-License-Identifier: Apache-2.0
 """The tasks of a model, in one table: what each answers, which toolbox trains it, and how others call it.
 
-Importing this module imports nothing. A task's name is the key of the table, and is what files hold
+Importing this module imports nothing heavy. A task's name is the key of the table, and is what files hold
 (``model.json``, ``dataset.json``, ``predictions.json``); everything else about a task is looked up here.
 """
 
@@ -41,6 +41,9 @@ class Task(NamedTuple):
     has_masks: bool = False
     has_label_map: bool = False
 
+
+#: The parts of a data set: to learn from, to choose by, to measure on.
+SPLITS = ('train', 'val', 'test')
 
 CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION = 'classification', 'detection', 'instance', 'segmentation'
 

@@ -13,13 +13,10 @@ from urllib.parse import urlparse
 
 from mmlightvit.durable.safe_loading.offline import is_offline
 from mmlightvit.errors import UserError
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION, TASKS
 
-_TASKS = {
-    'Image Classification': 'classification',
-    'Object Detection': 'detection',
-    'Instance Segmentation': 'instance',
-    'Semantic Segmentation': 'segmentation',
-}
+#: By their names in the index.
+_TASKS = {task.metafile: name for name, task in TASKS.items()}
 _DRIVE = "the authors' README (https://github.com/hunto/LightViT) links the same weights on Google Drive"
 
 
@@ -29,7 +26,7 @@ class Entry:
 
     Attributes:
         name, config: Its name, and the path of its config.
-        task: ``'classification'``, ``'detection'``, ``'instance'`` or ``'segmentation'``.
+        task: A key of ``mmlightvit.tasks.TASKS``.
         parameters, macs: Counts at ``Input Size``.
         metric: Published metric, or ''.
         licence: Of the weights.
@@ -113,22 +110,21 @@ def _entry(model: dict[str, Any]) -> Entry:
 def _task_by_name(name: str) -> str:
     """The task of a model without published results: its config is named after its head."""
     heads = {
-        'instance': ('mask_rcnn', 'own_data_instance'),
-        'detection': ('retinanet', 'own_data_detection'),
-        'segmentation': ('fpn', 'upernet', 'own_data_segmentation'),
+        INSTANCE: ('mask_rcnn', 'own_data_instance'),
+        DETECTION: ('retinanet', 'own_data_detection'),
+        SEGMENTATION: ('fpn', 'upernet', 'own_data_segmentation'),
     }
-    return next((task for task, words in heads.items() if any(word in name for word in words)), 'classification')
+    return next((task for task, words in heads.items() if any(word in name for word in words)), CLASSIFICATION)
 
 
 def list_models(task: str | None = None) -> list[str]:
     """Names that :func:`mmlightvit.load_model` takes.
 
     Args:
-        task: ``'classification'``, ``'detection'``, ``'instance'`` or ``'segmentation'``; None for all.
+        task: A key of ``mmlightvit.tasks.TASKS``; None for all.
     """
-    tasks = sorted(set(_TASKS.values()))
-    if task is not None and task not in tasks:
-        raise UserError(f'task: expected {", ".join(tasks)}, got {task!r}')
+    if task is not None and task not in TASKS:
+        raise UserError(f'task: expected {", ".join(TASKS)}, got {task!r}')
     return [entry.name for entry in entries() if task in (None, entry.task)]
 
 

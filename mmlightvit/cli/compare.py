@@ -8,6 +8,7 @@ import json
 import sys
 
 from mmlightvit.cli.arguments import Parser, add_measuring_arguments, measuring_options
+from mmlightvit.tasks import DETECTION
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         measured.append(measure(predictions, truth))
         for note in measured[-1].notes:
             print(f'note: {model}: {note}', file=sys.stderr)
-    task = tasks[0] if tasks[0] == tasks[1] else 'detection'  # boxes are what a detector and a mask model share
+    task = tasks[0] if tasks[0] == tasks[1] else DETECTION  # boxes are what a detector and a mask model share
     rows = differences(*measured)
     summary = conclusion(rows, task, args.first, args.second, len(measured[0].pictures))
     if args.json:

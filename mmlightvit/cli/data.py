@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlightvit.cli.arguments import Parser
+from mmlightvit.data.formats import FORMATS
+from mmlightvit.tasks import SPLITS, TASKS
 
 if TYPE_CHECKING:
     from mmlightvit.data.importer import Imported
-
-_FORMATS = ('auto', 'coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks', 'folders', 'csv')
-_TASKS = ('classification', 'detection', 'instance', 'segmentation')
-_SPLITS = ('train', 'val', 'test')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,8 +49,8 @@ def _import(commands: Any) -> None:
     ).add_argument
     add('source', metavar='SOURCE', type=Path, help='folder or file of labels')
     add('--out', metavar='DIR', type=Path, required=True, help='the folder to write')
-    add('--format', choices=_FORMATS, default='auto', help='default: what SOURCE looks like')
-    add('--task', choices=_TASKS, help='default: the most that the labels allow')
+    add('--format', choices=('auto', *FORMATS), default='auto', help='default: what SOURCE looks like')
+    add('--task', choices=tuple(TASKS), help='default: the most that the labels allow')
     add('--images', metavar='DIR', type=Path, help='folder of the pictures; default: found beside the labels')
     add('--classes', metavar='FILE|a,b', help='order and selection; of masks: the names of 0, 1, 2, ...')
     add('--labelmap', metavar='FILE', type=Path, help='colours of masks: name:red,green,blue:: a line')
@@ -89,7 +87,7 @@ def _check(commands: Any) -> None:
         ['pets', 'configs/mask_rcnn_lightvit_t_1x.py --json'],
     ).add_argument
     add('data', metavar='DIR|CONFIG', type=Path, help='prepared folder, or a config')
-    add('--split', nargs='+', choices=_SPLITS, default=list(_SPLITS), help='default: all that it has')
+    add('--split', nargs='+', choices=SPLITS, default=list(SPLITS), help='default: all that it has')
     add('--json', action='store_true', help='one JSON document on stdout')
 
 
@@ -101,7 +99,7 @@ def _show(commands: Any) -> None:
         ['pets', 'pets --augmented --count 12 --out augmented.png'],
     ).add_argument
     add('data', metavar='DIR|CONFIG', type=Path, help='prepared folder, or a config')
-    add('--split', choices=_SPLITS, default='train', help='default train')
+    add('--split', choices=SPLITS, default='train', help='default train')
     add('--count', metavar='N', type=int, default=24, help='pictures (default 24)')
     add('--augmented', action='store_true', help='as the training pipeline gives them')
     add('--classes', metavar='NAME', nargs='+', help='only pictures with one of these')

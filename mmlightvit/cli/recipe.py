@@ -16,7 +16,7 @@ from mmlightvit.cli.arguments import nearest
 from mmlightvit.cli.config import load_config
 from mmlightvit.durable.programs import PROGRAMS
 from mmlightvit.errors import UserError
-from mmlightvit.tasks import TASKS
+from mmlightvit.tasks import CLASSIFICATION, TASKS
 from mmlightvit.toolboxes import kind_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def use_model(cfg: Config, name: str, folder: DatasetFolder) -> None:
     for head in _dicts(model):
         if 'num_classes' in head:
             head['num_classes'] = len(folder.classes)
-    if folder.task == 'classification':
+    if folder.task == CLASSIFICATION:
         model.head.topk = cfg.model.head.topk
         arch = model.backbone.get('arch')
         start = Config.fromfile(configs_folder() / '_base_' / 'lightvit.py').get(f'lightvit_{arch}')
@@ -111,7 +111,7 @@ def start_from(cfg: Config, source: str) -> None:
                 f'--from {source}: no file, no folder, and no model with published weights'
                 f'{f"; nearest: {hint}" if hint else ""}; see mmlightvit models'
             )
-        if entry.task == 'classification':
+        if entry.task == CLASSIFICATION:
             backbone.init_cfg = dict(type='Pretrained', checkpoint=entry.address)
             return
         whole = entry.address

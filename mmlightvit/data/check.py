@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmlightvit.data import rules
-from mmlightvit.data.data_root import SPLITS, leaf_datasets
+from mmlightvit.data.data_root import leaf_datasets
 from mmlightvit.data.datasets import CLASSES, COCO, LABEL_MAPS, DataSet, open_data_set
 from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.data.leaks import find_leaks, note_what_is_hard
@@ -28,7 +28,7 @@ from mmlightvit.errors import UserError
 from mmlightvit.pictures import coco
 from mmlightvit.pictures.coco import some
 from mmlightvit.pictures.objects import Annotation, Picture
-from mmlightvit.tasks import TASKS
+from mmlightvit.tasks import SPLITS, TASKS
 
 
 class _LabelMap(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION
+
 _HEAD = """\
 # Written by `mmlightvit data import`, and yours to change.
 #   python tools/train.py {config} --auto-scale-lr
@@ -36,10 +38,10 @@ val_evaluator = dict(ann_file=files[val])
 test_evaluator = dict(ann_file=files[test])
 """
 _BODY = {
-    'detection': 'model = dict(bbox_head=dict(num_classes=num_classes))\n' + _COCO,
-    'instance': 'model = dict(roi_head=dict(bbox_head=dict(num_classes=num_classes), '
+    DETECTION: 'model = dict(bbox_head=dict(num_classes=num_classes))\n' + _COCO,
+    INSTANCE: 'model = dict(roi_head=dict(bbox_head=dict(num_classes=num_classes), '
     'mask_head=dict(num_classes=num_classes)))\n' + _COCO,
-    'classification': """\
+    CLASSIFICATION: """\
 model = dict(head=dict(num_classes=num_classes))
 data_preprocessor = dict(num_classes=num_classes)
 
@@ -49,7 +51,7 @@ val_dataloader = dict(dataset=dict(ann_file=files[val], **common))
 test_dataloader = dict(dataset=dict(ann_file=files[test], **common))
 del common
 """,
-    'segmentation': """\
+    SEGMENTATION: """\
 model = dict(decode_head=dict(num_classes=num_classes))
 
 common = dict(

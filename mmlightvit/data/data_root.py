@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from mmlightvit.errors import UserError
-
-SPLITS = ('train', 'val', 'test')
+from mmlightvit.tasks import SPLITS
 
 
 class DatasetEntry(NamedTuple):

@@ -24,9 +24,9 @@ from mmlightvit.data.source import read_text
 from mmlightvit.durable.safe_loading.atomic import atomic_write
 from mmlightvit.errors import UserError
 from mmlightvit.pictures import coco
-from mmlightvit.pictures.objects import SPLITS, Annotation, Picture
+from mmlightvit.pictures.objects import Annotation, Picture
 from mmlightvit.pictures.read import displayed_size
-from mmlightvit.tasks import TASKS
+from mmlightvit.tasks import CLASSIFICATION, SPLITS, TASKS
 
 FORMAT = 'mmlightvit-dataset/1'
 
@@ -127,10 +127,10 @@ class DatasetFolder:
             return self.of_content(content, split)
         out = []
         for line in read_text(file).splitlines():
-            name, label = line.rsplit(' ', 1) if self.task == 'classification' else (line, None)
+            name, label = line.rsplit(' ', 1) if self.task == CLASSIFICATION else (line, None)
             picture = Picture(self.images / name, split=split, source=str(file))
             picture.label = self.classes[int(label)] if label is not None else None
-            picture.label_map = self.label_map(name) if self.task == 'segmentation' else None
+            picture.label_map = self.label_map(name) if TASKS[self.task].has_label_map else None
             out.append(picture)
         return out
 
@@ -186,7 +186,7 @@ def write_annotations(path: Path, task: str, classes: Sequence[str], root: Path,
         text = coco.text(coco.content_of(classes, root, pictures))
     else:
         lines = [picture.path.relative_to(root).as_posix() for picture in pictures]
-        if task == 'classification':
+        if task == CLASSIFICATION:
             lines = [f'{name} {classes.index(picture.label)}' for name, picture in zip(lines, pictures)]
         text = ''.join(f'{line}\n' for line in lines)
     atomic_write(path, lambda file: file.write(text.encode()))

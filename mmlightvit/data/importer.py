@@ -25,7 +25,7 @@ from mmlightvit.data.probe import Probe, probe_all
 from mmlightvit.data.source import OUTSIDE, Source, read_text
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import LabelSet, Picture
-from mmlightvit.tasks import TASKS
+from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION, TASKS
 
 #: In these formats each picture has a label file, so one without is not labelled.
 _FILE_PER_PICTURE = ('yolo', 'voc', 'labelme')
@@ -86,7 +86,7 @@ def import_labels(source_path: Path, out: Path, options: Options) -> Imported:
     task = _task(labels, options.task)
     probes = dict(probe_all({picture.path for picture in labels.pictures}))
     normalise_labels(labels, probes, task, options.min_size)
-    if task == 'classification':
+    if task == CLASSIFICATION:
         _leave_out_unclassed(labels)
     if not labels.pictures:
         reasons = Counter(loss.reason for loss in labels.lost).most_common(1)
@@ -97,7 +97,7 @@ def import_labels(source_path: Path, out: Path, options: Options) -> Imported:
     with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', suffix='.incomplete', dir=out.parent) as temporary:
         folder = Path(temporary, 'folder')
         folder.mkdir()
-        if task == 'segmentation':
+        if TASKS[task].has_label_map:
             _write_label_maps(folder, labels, root, source, probes)
         present = [split.classes_of(picture, labels.classes) for picture in labels.pictures]
         grouped = _divide(labels, present, probes, options)
@@ -198,13 +198,13 @@ def _is_mask_folder(path: Path, source: Source) -> bool:
 def _task(labels: LabelSet, asked: str | None) -> str:
     found = labels.task()
     allowed = {
-        'segmentation': ('segmentation',),
-        'instance': ('instance', 'detection', 'segmentation'),
-        'detection': ('detection',),
-        'classification': ('classification',),
+        SEGMENTATION: (SEGMENTATION,),
+        INSTANCE: (INSTANCE, DETECTION, SEGMENTATION),
+        DETECTION: (DETECTION,),
+        CLASSIFICATION: (CLASSIFICATION,),
     }[found]
     if any(picture.label is not None for picture in labels.pictures):
-        allowed += ('classification',)
+        allowed += (CLASSIFICATION,)
     if asked and asked not in allowed:
         raise UserError(f'--task {asked}: these labels allow {" and ".join(name for name in TASKS if name in allowed)}')
     return asked or found

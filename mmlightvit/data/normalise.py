@@ -13,6 +13,7 @@ from mmlightvit.data.probe import Probe
 from mmlightvit.pictures.coco import polygon_area
 from mmlightvit.pictures.masks import Masks, encode
 from mmlightvit.pictures.objects import Annotation, LabelSet, Picture, bounds, draw_polygons, mask_pixels
+from mmlightvit.tasks import TASKS
 
 #: Far below what anybody draws, and enough for boxes to be read back as they were written.
 _DIGITS = 4
@@ -56,7 +57,7 @@ def _normalise_objects(picture: Picture, labels: LabelSet, task: str, min_size: 
     for item in _joined(picture.objects):
         what = f'{item.label} in {picture.path.name}'
         reason = _normalise(item, picture, min_size)
-        if not reason and task in ('instance', 'segmentation') and not item.has_mask:
+        if not reason and (TASKS[task].has_masks or TASKS[task].has_label_map) and not item.has_mask:
             reason = f'it has no mask, which {task} needs'
         key = (item.label, item.crowd, *_key(item))
         if not reason and key in kept:

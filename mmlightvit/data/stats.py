@@ -14,6 +14,7 @@ from mmlightvit.data.folder import DatasetFolder
 from mmlightvit.errors import UserError
 from mmlightvit.pictures.objects import Picture
 from mmlightvit.pictures.read import displayed_size
+from mmlightvit.tasks import CLASSIFICATION, SEGMENTATION, TASKS
 
 #: COCO's bounds of small and medium objects, in pixels of area.
 _SMALL, _MEDIUM = 32**2, 96**2
@@ -33,7 +34,7 @@ def _count(pictures: list[Picture], folder: DatasetFolder) -> dict[str, Any]:
     counts: dict[str, Any] = {'pictures': len(pictures)}
     sizes = Counter('{1} x {0}'.format(*(picture.size or _size(picture.path))) for picture in pictures)
     counts['picture_sizes'] = dict(sizes.most_common())
-    if folder.task == 'segmentation':
+    if TASKS[folder.task].has_label_map:
         pixels = np.zeros(256, np.int64)
         present = np.zeros(256, np.int64)
         for picture in pictures:
@@ -50,7 +51,7 @@ def _count(pictures: list[Picture], folder: DatasetFolder) -> dict[str, Any]:
     for picture in pictures:
         within.update({item.label for item in picture.objects} | ({picture.label} if picture.label else set()))
     counts['pictures_per_class'] = {name: within[name] for name in folder.classes}
-    if folder.task == 'classification':
+    if folder.task == CLASSIFICATION:
         return counts
     per_class = Counter(item.label for item in objects)
     area = np.array([item.area or 0 for item in objects])
@@ -77,9 +78,7 @@ def _size(path: Path) -> tuple[int, int]:
 def table(counts: dict[str, Any]) -> str:
     """The numbers as text: a row per class, a column per split."""
     splits = counts['splits']
-    key = {'segmentation': 'pixel_share', 'classification': 'pictures_per_class'}.get(
-        counts['task'], 'objects_per_class'
-    )
+    key = {SEGMENTATION: 'pixel_share', CLASSIFICATION: 'pictures_per_class'}.get(counts['task'], 'objects_per_class')
     width = max(len(name) for name in [*counts['classes'], 'pictures'])
     lines = [' '.join([f'{key.replace("_", " "):<{width}}', *(f'{split:>10}' for split in splits)])]
     for name in counts['classes']:

@@ -13,9 +13,9 @@ from typing import Any
 from mmlightvit.errors import UserError, listed
 from mmlightvit.inference.model import Model
 from mmlightvit.pictures.result import Result
+from mmlightvit.tasks import TASKS
 
 MAX_UPLOAD = '20mb'
-_OBJECTS = ('detection', 'instance')
 
 
 def gradio() -> Any:
@@ -57,7 +57,7 @@ def demo(models: Mapping[str, Model], explain: Callable[[Model, Result], Any] | 
 
     def options(model: Model) -> tuple[bool, bool]:
         """Whether it has thresholds, and whether its attention can be looked at."""
-        return model.task in _OBJECTS, explain is not None and hasattr(model, 'module')
+        return TASKS[model.task].has_objects, explain is not None and hasattr(model, 'module')
 
     def turn_to(name: str) -> list[Any]:
         model = models[name]

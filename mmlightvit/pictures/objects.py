@@ -19,7 +19,6 @@ from mmlightvit.pictures.read import read_label_map
 from mmlightvit.pictures.result import Result
 from mmlightvit.tasks import CLASSIFICATION, DETECTION, INSTANCE, SEGMENTATION, TASKS
 
-SPLITS = ('train', 'val', 'test')
 #: What other tools call the splits.
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 

@@ -282,13 +282,3 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
         assert end.value.code == 0
         out = capsys.readouterr().out
         assert len(out.splitlines()) <= 50 and out.rstrip().splitlines()[-3].startswith('examples:'), out
-
-
-def test_the_formats_of_the_command_are_those_of_the_table() -> None:
-    from mmlightvit.cli import data
-    from mmlightvit.data.formats import FORMATS
-    from mmlightvit.pictures.objects import SPLITS
-    from mmlightvit.tasks import TASKS
-
-    assert list(data._FORMATS) == ['auto', *FORMATS]
-    assert (tuple(TASKS), SPLITS) == (data._TASKS, data._SPLITS)

@@ -22,11 +22,11 @@ _WIDTHS = list(_ARCH['embed_dims'])
 _NUM_CLASSES = 5
 
 
-def model(config: str) -> TorchModel:
+def model(config: str, arch: dict = _ARCH) -> TorchModel:
     """The model of a config in a minute architecture; its pictures are made 96 pixels high."""
     cfg = Config.fromfile(CONFIGS / f'{config}.py')
     import_toolbox(cfg.default_scope)
-    cfg.model.backbone.update(arch=_ARCH, init_cfg=None)
+    cfg.model.backbone.update(arch=arch, init_cfg=None)
     {'mmpretrain': _classifier, 'mmdet': _detector, 'mmseg': _segmenter}[cfg.default_scope](cfg.model)
     info = describe(cfg, {'classes': [f'class {i}' for i in range(_NUM_CLASSES)], 'palette': None})
     resize = {'short': 112, 'long': 160} if cfg.default_scope == 'mmdet' else {'short': 112}

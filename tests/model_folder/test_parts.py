@@ -192,7 +192,7 @@ def test_how_weights_start_is_left_out_and_so_is_what_is_unset():
 def test_what_is_written_can_be_read():
     """A config's files do not come into its folder."""
     model = copy.deepcopy(SEGMENTER)
-    model['backbone'].update(checkpoint_path='/home/me/w.pth', init_cfg={'type': 'Pretrained', 'checkpoint': 'w'})
+    model['backbone'].update(checkpoint_path='/elsewhere/w.pth', init_cfg={'type': 'Pretrained', 'checkpoint': 'w'})
     model['decode_head']['loss_decode']['class_weight'] = 'data/weights.npy'
     assert without_files(model) == SEGMENTER
     assert checked(without_files(model), 'mmseg') == SEGMENTER

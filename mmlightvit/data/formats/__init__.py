@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from mmlightvit.data.source import Source
 from mmlightvit.errors import UserError
+
+if TYPE_CHECKING:
+    from mmlightvit.data.source import Source
 
 #: Name on the command line -> module, and what it looks like.
 FORMATS = {
